@@ -1,0 +1,1 @@
+"""Measures of trained models: perplexity, n-gram baselines, minimal pairs."""
