@@ -1,0 +1,96 @@
+"""Multi-head attention over padded, packed and cached text through one function.
+
+Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, Section 3.2, equation 1.
+Shapes: B = rows, T = queries, S = keys, H = heads, D = size of a head, N = B * T.
+"""
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+
+def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
+    """Equation 1 as it is written; the one implementation that also returns the weights.
+
+    Args:
+        module: the attention layer; its `training` and `is_causal` are read.
+        query: (B, H, T, D); key and value (B, H, S, D).
+        attention_mask: added to the scores, (B, 1, T, S), or None for plain (causal) attention.
+
+    Returns:
+        (output (B, T, H, D), weights (B, H, T, S)).
+    """
+    scores = query @ key.transpose(2, 3) * scaling  # (B, H, T, S)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
+    output = nn.functional.dropout(weights, p=dropout, training=module.training) @ value
+    return output.transpose(1, 2).contiguous(), weights
+
+
+def packed_attention(query, key, value, groups, *, scaling, is_causal, dropout=0.0):
+    """Attention inside each document of one flat row: no padding, no mask, no look across a boundary.
+
+    Documents of equal length lie together (layers_positions.by_length) and are views of the row, so each group is one
+    call of the fused kernel and nothing is copied but the result.
+
+    Args:
+        query: (1, H, N, D); key and value likewise.
+        groups: list of (number of documents n, their length L); the products sum to N.
+
+    Returns:
+        (1, N, H, D).
+    """
+    sizes = [n * L for n, L in groups]
+    outputs = []
+    for (n, L), *parts in zip(groups, *(t.split(sizes, dim=2) for t in (query, key, value)), strict=True):
+        q, k, v = (part[0].unflatten(1, (n, L)).transpose(0, 1) for part in parts)  # (n, H, L, D)
+        out = nn.functional.scaled_dot_product_attention(
+            q, k, v, dropout_p=dropout, scale=scaling, is_causal=is_causal
+        )
+        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * L, H, D)
+    return torch.cat(outputs).unsqueeze(0)
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention with projections of query, key, value and output."""
+
+    def __init__(self, config, layer_idx, is_causal):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.is_causal = is_causal
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.num_key_value_groups = 1  # read by the attention functions of transformers
+        self.scaling = self.head_dim**-0.5
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, hidden, attention_mask=None, past_key_values=None, groups=None, **kwargs):
+        """Attend within each row, or within each document.
+
+        Args:
+            hidden: (B, T, H * D).
+            attention_mask: what the chosen attention function expects, or None.
+            past_key_values: cache of earlier keys and values; extended in place.
+            groups: documents of one flat row (see packed_attention), or None.
+
+        Returns:
+            (output (B, T, H * D), attention weights (B, H, T, S) or None).
+        """
+        shape = (*hidden.shape[:-1], -1, self.head_dim)
+        query, key, value = (p(hidden).view(shape).transpose(1, 2) for p in (self.q_proj, self.k_proj, self.v_proj))
+        dropout = self.attention_dropout if self.training else 0.0
+        if groups is not None:
+            options = dict(scaling=self.scaling, is_causal=self.is_causal, dropout=dropout)
+            return self.o_proj(packed_attention(query, key, value, groups, **options).flatten(2)), None
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        output, weights = attend(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=self.scaling, **kwargs
+        )
+        return self.o_proj(output.flatten(2)), weights

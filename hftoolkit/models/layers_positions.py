@@ -1,0 +1,66 @@
+"""Where a token stands: positions from an attention mask, and the documents inside packed rows.
+
+Shapes: B = rows, T = tokens of a row, N = B * T.
+"""
+
+import torch
+
+
+def positions_from_mask(attention_mask):
+    """Position of every real token among the real tokens of its row; 0 for padding. (B, T) to (B, T).
+
+    Left-padded batches come without position_ids (generation, policy optimisation): a learned position must not
+    depend on how much padding stands before it.
+
+    Example:
+        attention_mask  0 0 1 1 1
+        positions       0 0 0 1 2
+    """
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def document_lengths(position_ids):
+    """Lengths of the documents packed into rows, in reading order.
+
+    A document begins where a row begins and wherever the position is not one more than its left neighbour's.
+
+    Args:
+        position_ids: (B, T).
+
+    Returns:
+        Lengths that sum to B * T, (number of documents,), on the CPU.
+
+    Example:
+        position_ids  [[0 1 2 0 1], [3 4 5 0 0]]
+        lengths       [3, 2, 3, 1, 1]
+    """
+    starts = torch.ones_like(position_ids, dtype=torch.bool)
+    starts[:, 1:] = position_ids[:, 1:] != position_ids[:, :-1] + 1
+    starts = starts.flatten().nonzero().squeeze(1).cpu()  # (documents,)
+    return torch.diff(starts, append=torch.tensor([position_ids.numel()]))
+
+
+def by_length(lengths):
+    """Order the tokens so that documents of equal length stand together.
+
+    Args:
+        lengths: of the documents, in the order in which their tokens lie in a flat row, (documents,).
+
+    Returns:
+        (order, groups): order (N,) lists the old place of each token, or is None when nothing moves; groups is a list
+        of (number of documents, their length).
+
+    Example:
+        lengths  [3, 2, 3]
+        order    [0 1 2, 5 6 7, 3 4]
+        groups   [(2, 3), (1, 2)]
+    """
+    sorted_lengths, ranks = torch.sort(lengths, descending=True, stable=True)
+    sizes, counts = torch.unique_consecutive(sorted_lengths, return_counts=True)
+    groups = list(zip(counts.tolist(), sizes.tolist(), strict=True))
+    if torch.equal(sorted_lengths, lengths):
+        return None, groups
+    starts = (lengths.cumsum(0) - lengths)[ranks]  # old start of each document, in the new order
+    new_starts = sorted_lengths.cumsum(0) - sorted_lengths
+    order = torch.arange(int(lengths.sum())) + (starts - new_starts).repeat_interleave(sorted_lengths)
+    return order, groups

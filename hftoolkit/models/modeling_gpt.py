@@ -1,0 +1,515 @@
+"""GPT-1 and GPT-2: a decoder-only Transformer language model.
+
+Papers: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", Section 4.1 (GPT-1:
+LayerNorm after each residual sum); Radford et al. 2019, "Language Models are Unsupervised Multitask Learners",
+Section 2.3 (GPT-2: LayerNorm before each sub-layer and once more at the end, residual projections initialised smaller
+by the square root of their number). `norm_order` in the config chooses: "post" is GPT-1, "pre" is GPT-2.
+Differs from them: GPT-1 kept its position vectors in the token matrix, so that its softmax also ran over positions and
+one dropout mask served input and output; here positions are a table of their own, as in transformers.
+Shapes: B = rows, T = tokens of a row, S = keys, D = hidden_size, V = vocab_size, C = classes.
+"""
+
+import math
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import initialization as init
+from transformers.cache_utils import DynamicCache
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_outputs import (
+    BaseModelOutputWithPast,
+    CausalLMOutputWithPast,
+    SequenceClassifierOutputWithPast,
+    TokenClassifierOutput,
+)
+
+from .layers_attention import SelfAttention
+from .layers_feed_forward import FeedForward
+from .layers_losses import classification_loss, cross_entropy, linear_cross_entropy, next_token_targets
+from .layers_positions import by_length, document_lengths, positions_from_mask
+
+AUTO_MAP = {
+    "AutoConfig": "modeling_gpt.HftGptConfig",
+    "AutoModel": "modeling_gpt.HftGptModel",
+    "AutoModelForCausalLM": "modeling_gpt.HftGptForCausalLM",
+    "AutoModelForSequenceClassification": "modeling_gpt.HftGptForSequenceClassification",
+    "AutoModelForTokenClassification": "modeling_gpt.HftGptForTokenClassification",
+}
+
+
+class HftGptConfig(PretrainedConfig):
+    """Sizes and constants of a GPT; the defaults are GPT-2's of 124 million parameters.
+
+    Args:
+        norm_order: "pre" (GPT-2) or "post" (GPT-1).
+        hidden_act: "gelu_new" is the tanh form of both papers.
+        initializer_range: standard deviation of every weight at the start.
+        label_smoothing: share of the target's probability spread over the vocabulary, in training, in [0, 1).
+        z_loss: weight of the squared log-normaliser in the training loss; 0 leaves it out.
+    """
+
+    model_type = "hft_gpt"
+    keys_to_ignore_at_inference = ["past_key_values"]
+
+    def __init__(
+        self,
+        vocab_size=50257,
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=None,
+        max_position_embeddings=1024,
+        hidden_act="gelu_new",
+        norm_order="pre",
+        layer_norm_eps=1e-5,
+        embedding_dropout_prob=0.1,
+        hidden_dropout_prob=0.1,
+        attention_probs_dropout_prob=0.1,
+        classifier_dropout_prob=0.1,
+        initializer_range=0.02,
+        label_smoothing=0.0,
+        z_loss=0.0,
+        tie_word_embeddings=True,
+        use_cache=True,
+        bos_token_id=None,
+        eos_token_id=None,
+        pad_token_id=None,
+        **kwargs,
+    ):
+        sizes = dict(
+            vocab_size=vocab_size,
+            hidden_size=hidden_size,
+            num_hidden_layers=num_hidden_layers,
+            num_attention_heads=num_attention_heads,
+            max_position_embeddings=max_position_embeddings,
+        )
+        sizes["intermediate_size"] = 4 * hidden_size if intermediate_size is None else intermediate_size
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if hidden_size % num_attention_heads:
+            raise ValueError(
+                f"hidden_size {hidden_size} must be a multiple of num_attention_heads {num_attention_heads}"
+            )
+        if norm_order not in ("pre", "post"):
+            raise ValueError(f'norm_order must be "pre" (GPT-2) or "post" (GPT-1), got {norm_order!r}')
+        shares = dict(
+            embedding_dropout_prob=embedding_dropout_prob,
+            hidden_dropout_prob=hidden_dropout_prob,
+            attention_probs_dropout_prob=attention_probs_dropout_prob,
+            classifier_dropout_prob=classifier_dropout_prob,
+            label_smoothing=label_smoothing,
+        )
+        for name, value in shares.items():
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {value}")
+        for name, value in (sizes | shares).items():
+            setattr(self, name, value)
+        self.hidden_act, self.norm_order, self.layer_norm_eps = hidden_act, norm_order, layer_norm_eps
+        self.initializer_range, self.z_loss, self.use_cache = initializer_range, z_loss, use_cache
+        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        super().__init__(
+            bos_token_id=bos_token_id,
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            tie_word_embeddings=tie_word_embeddings,
+            **kwargs,
+        )
+
+
+class PreNormBlock(GradientCheckpointingLayer):
+    """GPT-2's block: x + attention(norm(x)), then x + feed-forward(norm(x))."""
+
+    def __init__(self, config, layer_idx):
+        super().__init__()
+        self.attn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.self_attn = SelfAttention(config, layer_idx, is_causal=True)
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = FeedForward(
+            config.hidden_size, config.intermediate_size, config.hidden_act, config.hidden_dropout_prob
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden, attention_mask=None, past_key_values=None, groups=None, **kwargs):
+        """(B, T, D) to (B, T, D) and the attention weights, or None."""
+        attended, weights = self.self_attn(
+            self.attn_norm(hidden), attention_mask, past_key_values=past_key_values, groups=groups, **kwargs
+        )
+        hidden = hidden + self.dropout(attended)
+        return hidden + self.mlp(self.mlp_norm(hidden)), weights
+
+
+class PostNormBlock(GradientCheckpointingLayer):
+    """GPT-1's block: norm(x + attention(x)), then norm(x + feed-forward(x))."""
+
+    def __init__(self, config, layer_idx):
+        super().__init__()
+        self.self_attn = SelfAttention(config, layer_idx, is_causal=True)
+        self.attn_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.mlp = FeedForward(
+            config.hidden_size, config.intermediate_size, config.hidden_act, config.hidden_dropout_prob
+        )
+        self.mlp_norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden, attention_mask=None, past_key_values=None, groups=None, **kwargs):
+        """(B, T, D) to (B, T, D) and the attention weights, or None."""
+        attended, weights = self.self_attn(
+            hidden, attention_mask, past_key_values=past_key_values, groups=groups, **kwargs
+        )
+        hidden = self.attn_norm(hidden + self.dropout(attended))
+        return self.mlp_norm(hidden + self.mlp(hidden)), weights
+
+
+class HftGptPreTrainedModel(PreTrainedModel):
+    """What all GPT classes share: initialisation and what transformers, PEFT and FSDP ask of a class."""
+
+    config: HftGptConfig
+    config_class = HftGptConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["PreNormBlock", "PostNormBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+
+    @torch.no_grad()
+    def _init_weights(self, module):
+        super()._init_weights(module)
+        if isinstance(module, PreNormBlock):  # both projections that end in the residual stream; paper, Section 2.3
+            std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
+            init.normal_(module.self_attn.o_proj.weight, mean=0.0, std=std)
+            init.normal_(module.mlp.down_proj.weight, mean=0.0, std=std)
+
+
+class HftGptModel(HftGptPreTrainedModel):
+    """The Transformer without a head: token and position embeddings, blocks, and for GPT-2 a final LayerNorm."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        block = PreNormBlock if config.norm_order == "pre" else PostNormBlock
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.dropout = nn.Dropout(config.embedding_dropout_prob)
+        self.layers = nn.ModuleList(block(config, i) for i in range(config.num_hidden_layers))
+        pre_norm = config.norm_order == "pre"
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if pre_norm else nn.Identity()
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        use_cache=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        """Hidden states of every position.
+
+        Three layouts: padded rows with `attention_mask` (B, T), 1 = real token; packed rows with `position_ids`
+        (B, T) that restart at each document and no mask, where no document sees another and no cache is made; cached
+        decoding with `past_key_values`.
+
+        Returns:
+            BaseModelOutputWithPast; last_hidden_state (B, T, D), hidden_states a tuple of the embeddings and each
+            layer's output (the last one after the final norm).
+
+        Raises:
+            ValueError: neither or both of input_ids and inputs_embeds; more positions than the model has.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give either input_ids or inputs_embeds, and not both")
+        output_attentions = self.config.output_attentions if output_attentions is None else output_attentions
+        output_hidden_states = (
+            self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, D)
+        lengths = self._packed_lengths(attention_mask, position_ids, past_key_values)
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        use_cache = use_cache and not self.training and lengths is None
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        position_ids = self._positions(embeds, attention_mask, position_ids, past_key_values)
+        hidden = self.dropout(embeds + self.embed_positions(position_ids))
+        grouped = lengths is not None and self._groups_documents(output_attentions, output_hidden_states)
+        if grouped:
+            run = self._run_grouped
+            mask = lengths
+        else:
+            run = self._run_rows
+            mask = create_causal_mask(
+                config=self.config,
+                inputs_embeds=embeds,
+                attention_mask=attention_mask,
+                past_key_values=past_key_values,
+                position_ids=position_ids,
+            )
+            kwargs.update(past_key_values=past_key_values, position_ids=position_ids)
+        hidden, states, attentions = run(hidden, mask, **kwargs)
+        output = BaseModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=past_key_values if use_cache else None,
+            hidden_states=states if output_hidden_states else None,
+            attentions=attentions if output_attentions else None,
+        )
+        return output if return_dict else output.to_tuple()
+
+    def _run_rows(self, hidden, mask, **kwargs):
+        """All layers over rows; also every layer's output and attention weights."""
+        states, attentions = (hidden,), ()
+        for layer in self.layers:
+            hidden, weights = layer(hidden, mask, **kwargs)
+            states, attentions = (*states, hidden), (*attentions, weights)
+        hidden = self.norm(hidden)
+        return hidden, (*states[:-1], hidden), attentions
+
+    def _run_grouped(self, hidden, lengths, **kwargs):
+        """All layers over one flat row in which documents of equal length lie together, put back in order after."""
+        shape = hidden.shape
+        order, groups = by_length(lengths)
+        hidden = hidden.reshape(1, -1, shape[-1])
+        if order is not None:
+            order = order.to(hidden.device)
+            hidden = hidden[:, order]
+        for layer in self.layers:
+            hidden, _ = layer(hidden, groups=groups)
+        hidden = self.norm(hidden)
+        if order is not None:
+            hidden = hidden[:, order.argsort()]
+        return hidden.view(shape), (), ()
+
+    def _packed_lengths(self, attention_mask, position_ids, past_key_values):
+        """Lengths of the packed documents; None where there are no boundaries inside the rows."""
+        if attention_mask is not None or position_ids is None or past_key_values is not None:
+            return None
+        lengths = document_lengths(position_ids)
+        return lengths if len(lengths) > len(position_ids) else None
+
+    def _groups_documents(self, output_attentions, output_hidden_states):
+        """Whether packed rows take the path without masks; it has no per-layer outputs and no fixed shapes."""
+        plain = self.config._attn_implementation == "sdpa" and not torch.compiler.is_compiling()
+        return plain and not output_attentions and not output_hidden_states
+
+    def _positions(self, embeds, attention_mask, position_ids, past_key_values):
+        """Position of every token (B, T): as given, from the mask, or counted on from the cache."""
+        B, T = embeds.shape[:2]
+        seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
+            position_ids = positions_from_mask(attention_mask)[:, -T:]
+        if position_ids is None:
+            position_ids = (torch.arange(T, device=embeds.device) + seen).expand(B, T)
+        limit = self.config.max_position_embeddings
+        if not torch.compiler.is_compiling() and embeds.device.type == "cpu" and int(position_ids.max()) >= limit:
+            raise ValueError(
+                f"position {int(position_ids.max())} is beyond max_position_embeddings={limit}: shorten the input to "
+                f"{limit} tokens or build the model with more positions"
+            )
+        return position_ids
+
+
+class HftGptForCausalLM(HftGptPreTrainedModel, GenerationMixin):
+    """GPT with the language-model head, tied to the token embeddings."""
+
+    accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch here
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = HftGptModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        shift_labels=None,
+        num_items_in_batch=None,
+        use_cache=None,
+        logits_to_keep=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        """Next-token loss and logits.
+
+        Args:
+            labels: equal to input_ids or -100, (B, T); position t is scored on label t + 1.
+            shift_labels: what each position is scored on, (B, T), for batches that already carry the next token;
+                taken before `labels`.
+            num_items_in_batch: number of scored positions of all accumulated batches; None counts this batch's.
+            logits_to_keep: how many of the last positions get logits, or a tensor of positions; 0 is all. None is all
+                in evaluation and none while training with labels, where nobody reads them.
+
+        Returns:
+            CausalLMOutputWithPast; loss in nats per token, logits (B, kept, V) or None.
+        """
+        output = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden = output.last_hidden_state  # (B, T, D)
+        targets = next_token_targets(labels) if shift_labels is None and labels is not None else shift_labels
+        loss, logits = None, None
+        if targets is None or logits_to_keep is not None or not self.training:
+            keep = logits_to_keep or 0 if not torch.is_tensor(logits_to_keep) else logits_to_keep
+            logits = self.lm_head(hidden[:, slice(-keep, None) if isinstance(keep, int) else keep])
+        if targets is not None:
+            options = dict(num_items_in_batch=num_items_in_batch)
+            if self.training:
+                options.update(label_smoothing=self.config.label_smoothing, z_loss=self.config.z_loss)
+            if logits is not None and logits.shape[1] == hidden.shape[1]:
+                loss = cross_entropy(logits, targets, **options)
+            else:
+                loss = linear_cross_entropy(hidden, self.lm_head.weight, targets, **options)
+        result = CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()
+
+
+class HftGptForSequenceClassification(HftGptPreTrainedModel):
+    """GPT with a linear classifier on the last real token; one label is regression."""
+
+    accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch here
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = HftGptModel(config)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        labels=None,
+        num_items_in_batch=None,
+        use_cache=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        """Scores of each row.
+
+        Args:
+            attention_mask: 1 = real token, (B, T). Without it padding is told by config.pad_token_id; with neither,
+                the last position of each row is read.
+            labels: classes (B,), real numbers (B,) when num_labels is 1, or 0/1 per class (B, C) when
+                config.problem_type is "multi_label_classification".
+
+        Returns:
+            SequenceClassifierOutputWithPast; logits (B, C).
+        """
+        pad = self.config.pad_token_id
+        if attention_mask is None and input_ids is not None and pad is not None:
+            attention_mask = (input_ids != pad).long()
+        output = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            **kwargs,
+        )
+        hidden = output.last_hidden_state
+        B, T = hidden.shape[:2]
+        if attention_mask is None:
+            last = torch.full((B,), T - 1, device=hidden.device)
+        else:  # the rightmost 1, whichever side the padding is on
+            last = (attention_mask[:, -T:] * torch.arange(T, device=hidden.device)).argmax(-1)
+        logits = self.score(hidden[torch.arange(B, device=hidden.device), last])  # (B, C)
+        loss = None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch)
+        result = SequenceClassifierOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=output.past_key_values,
+            hidden_states=output.hidden_states,
+            attentions=output.attentions,
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()
+
+
+class HftGptForTokenClassification(HftGptPreTrainedModel):
+    """GPT with a linear classifier on every token."""
+
+    accepts_loss_kwargs = True  # the loss is divided by num_items_in_batch here
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = HftGptModel(config)
+        self.dropout = nn.Dropout(config.classifier_dropout_prob)
+        self.score = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        position_ids=None,
+        inputs_embeds=None,
+        labels=None,
+        num_items_in_batch=None,
+        output_attentions=None,
+        output_hidden_states=None,
+        return_dict=None,
+        **kwargs,
+    ):
+        """Scores of each token; labels (B, T) with -100 where there is none; logits (B, T, C)."""
+        output = self.model(
+            input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            inputs_embeds=inputs_embeds,
+            use_cache=False,
+            output_attentions=output_attentions,
+            output_hidden_states=output_hidden_states,
+            return_dict=True,
+            **kwargs,
+        )
+        logits = self.score(self.dropout(output.last_hidden_state))
+        loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch)
+        result = TokenClassifierOutput(
+            loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
+        )
+        return_dict = self.config.return_dict if return_dict is None else return_dict
+        return result if return_dict else result.to_tuple()
