@@ -1,0 +1,155 @@
+"""Weights from and to the stock classes of transformers; equal logits both ways.
+
+`from_stock(model)` and `to_stock(model)` convert a model in memory, `convert_folder(source, destination)` a saved one
+with its tokenizer. Each architecture has one file beside this one with its table of names.
+"""
+
+import importlib
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+
+from hftoolkit.convert import gpt
+from hftoolkit.errors import CheckpointError
+
+CONVERSIONS = gpt.CONVERSIONS
+DERIVED = re.compile(r"attn\.(masked_)?bias$")  # causal masks that old stock checkpoints carry; not weights
+
+
+def _by_stock(config):
+    for conversion in CONVERSIONS:
+        if conversion.model_type == config.model_type:
+            return conversion
+    known = ", ".join(conversion.model_type for conversion in CONVERSIONS)
+    raise CheckpointError(f"cannot convert the architecture {config.model_type!r} from transformers; known: {known}")
+
+
+def _by_ours(config):
+    for conversion in CONVERSIONS:
+        if conversion.our_type == config.model_type and conversion.takes(config):
+            return conversion
+    raise CheckpointError(f"{config.model_type!r} has no counterpart in transformers")
+
+
+def _rows(conversion, head, layers):
+    """(stock name, our names, layout) of every tensor of a model with this head."""
+    bare = head["ours"].endswith("Model")
+    prefix, our_prefix = ("", "") if bare else (f"{conversion.prefix}.", "model.")
+    for stock, ours, layout in conversion.table:
+        for i in range(layers) if "{}" in stock else [None]:
+            yield prefix + stock.format(i), [our_prefix + name.format(i) for name in ours], layout
+    yield from head["rows"]
+
+
+def _load(model, state_dict, source):
+    """Load everything or nothing."""
+    missing, unexpected = model.load_state_dict(state_dict, strict=False)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"converting {source}: without a counterpart {sorted(unexpected)[:3]}, not found {sorted(missing)[:3]}"
+        )
+    return model
+
+
+def _finish(target, source):
+    if source.can_generate():
+        target.generation_config = source.generation_config
+    return target.train(source.training)
+
+
+def from_stock(model):
+    """Our model with the weights of a stock one.
+
+    Raises:
+        CheckpointError: an architecture, head, option or tensor without a counterpart.
+    """
+    from transformers import AutoConfig
+
+    conversion, name = _by_stock(model.config), type(model).__name__
+    if name not in conversion.heads:
+        raise CheckpointError(f"no counterpart of the head {name}; known: {', '.join(conversion.heads)}")
+    for option, allowed in conversion.only_stock.items():
+        if getattr(model.config, option) != allowed:
+            raise CheckpointError(
+                f"{option}={getattr(model.config, option)} has no counterpart in {conversion.our_type}"
+            )
+    head = conversion.heads[name]
+    modeling = importlib.import_module(f"hftoolkit.models.{conversion.module}")
+    labels = {key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type")}
+    config = AutoConfig.for_model(conversion.our_type, **conversion.our_fields(model.config), **labels)
+    stock, result = model.state_dict(), {}
+    for stock_name, ours, layout in _rows(conversion, head, config.num_hidden_layers):
+        tensor = stock.pop(stock_name, None)
+        if tensor is not None:
+            tensor = tensor.T if layout == gpt.TRANSPOSE else tensor
+            result.update((our, piece.contiguous()) for our, piece in zip(ours, tensor.chunk(len(ours)), strict=True))
+    result.update((name, tensor) for name, tensor in stock.items() if not DERIVED.search(name))  # refused by _load
+    return _finish(_load(getattr(modeling, head["ours"])(config).to(model.dtype), result, name), model)
+
+
+def to_stock(model):
+    """The stock transformers model with the weights of one of ours.
+
+    Raises:
+        CheckpointError: transformers has no such head or option.
+    """
+    import transformers
+
+    conversion, name = _by_ours(model.config), type(model).__name__
+    stock_name = next((stock for stock, head in conversion.heads.items() if head["ours"] == name), None)
+    if stock_name is None:
+        raise CheckpointError(f"{conversion.model_type} of transformers has no counterpart of {name}")
+    labels = {key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type")}
+    fields = conversion.stock_fields(model.config)
+    config = transformers.AutoConfig.for_model(conversion.model_type, **fields, **labels)
+    ours, result = model.state_dict(), {}
+    for stock, names, layout in _rows(conversion, conversion.heads[stock_name], model.config.num_hidden_layers):
+        if all(our in ours for our in names):
+            tensor = torch.cat([ours.pop(our) for our in names])
+            result[stock] = (tensor.T if layout == gpt.TRANSPOSE else tensor).contiguous()
+    result.update(ours)
+    return _finish(_load(getattr(transformers, stock_name)(config).to(model.dtype), result, name), model)
+
+
+def convert_folder(source, destination, to=None):
+    """Convert a saved model and its tokenizer; the destination appears whole or not at all.
+
+    Args:
+        to: "ours" or "stock"; None is the other side of what `source` is.
+
+    Raises:
+        CheckpointError: the source is not a model folder, the destination exists, or no counterpart is known.
+    """
+    import transformers
+
+    source, destination = Path(source), Path(destination)
+    if not (source / "config.json").is_file():
+        raise CheckpointError(f"{source} is not a model folder: it has no config.json")
+    if destination.exists():
+        raise CheckpointError(f"{destination} exists; choose another destination")
+    config = transformers.AutoConfig.from_pretrained(source)
+    architecture = (config.architectures or [""])[0]
+    is_ours = config.model_type.startswith("hft_")
+    if to is not None and (to == "ours") == is_ours:
+        raise CheckpointError(f"{source} holds {config.model_type!r}: it is {to} already")
+    conversion = _by_ours(config) if is_ours else _by_stock(config)
+    library = importlib.import_module(f"hftoolkit.models.{conversion.module}") if is_ours else transformers
+    if not hasattr(library, architecture):
+        raise CheckpointError(f"{source}/config.json names the class {architecture!r}, which does not exist")
+    model = getattr(library, architecture).from_pretrained(source)
+    converted = to_stock(model) if is_ours else from_stock(model)
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    try:
+        converted.save_pretrained(staging)
+        if any((source / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json")):
+            transformers.AutoTokenizer.from_pretrained(source).save_pretrained(staging)
+        os.replace(staging, destination)
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+    return destination
