@@ -1,0 +1,68 @@
+"""N-gram language models as baselines on the very tokens a neural model is scored on.
+
+Interpolated Witten-Bell smoothing: p(w | c) = (n(c, w) + t(c) p(w | c')) / (n(c) + t(c)), where n counts, t(c) is the
+number of different words seen after the context c, and c' is c without its oldest word; below the unigram lies the
+uniform distribution.
+Paper: Witten and Bell 1991; Chen and Goodman 1998, https://dash.harvard.edu/handle/1/25104739, Section 2.4.
+Shapes: N = tokens, V = vocabulary.
+"""
+
+import numpy as np
+
+
+def contexts(tokens, offsets, order, vocab_size):
+    """Number of the `order - 1` tokens before each token; places before a document's start hold the number V.
+
+    Example (order 3, V = 10, one document [7 8 9]):
+        contexts  (V V) (V 7) (7 8)
+    """
+    inside = np.arange(len(tokens)) - np.repeat(offsets[:-1], np.diff(offsets))
+    code = np.zeros(len(tokens), dtype=np.int64)
+    for back in range(order - 1, 0, -1):
+        before = np.full(len(tokens), vocab_size, dtype=np.int64)
+        before[back:] = tokens[: len(tokens) - back]
+        code = code * (vocab_size + 1) + np.where(inside >= back, before, vocab_size)
+    return code
+
+
+def _lookup(keys, counts, wanted):
+    place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[place] == wanted, counts[place], 0)
+
+
+def ngram_losses(train, held_out, vocab_size, max_order=2):
+    """Cross-entropy of n-gram models on held-out documents.
+
+    Args:
+        train: (tokens (N,), offsets (documents + 1,)); held_out likewise. The first token of a document is given,
+            every other one is predicted.
+        max_order: 1 unigram, 2 bigram, 3 trigram.
+
+    Returns:
+        Nats per predicted token of each order, {1: ..., 2: ...}.
+
+    Raises:
+        ValueError: max_order above 3, or a vocabulary too large for 64-bit keys.
+    """
+    if not 1 <= max_order <= 3 or (vocab_size + 1.0) ** max_order > 2**62:
+        raise ValueError(f"max_order must be 1, 2 or 3 and V^order below 2^62, got {max_order} with V = {vocab_size}")
+    sides = []
+    for tokens, offsets in (train, held_out):
+        predicted = np.ones(len(tokens), dtype=bool)
+        predicted[offsets[:-1][np.diff(offsets) > 0]] = False
+        sides.append((tokens.astype(np.int64), offsets, predicted))
+    (seen, seen_offsets, seen_mask), (text, text_offsets, text_mask) = sides
+    words, wanted = seen[seen_mask], text[text_mask]
+    probability, losses = np.full(len(wanted), 1.0 / vocab_size), {}
+    for order in range(1, max_order + 1):
+        context = contexts(seen, seen_offsets, order, vocab_size)[seen_mask]
+        pairs, pair_counts = np.unique(context * (vocab_size + 1) + words, return_counts=True)
+        keys, totals = np.unique(context, return_counts=True)
+        kinds = np.unique(pairs // (vocab_size + 1), return_counts=True)[1]
+        here = contexts(text, text_offsets, order, vocab_size)[text_mask]
+        n = _lookup(keys, totals, here)
+        t = _lookup(keys, kinds, here)
+        joint = _lookup(pairs, pair_counts, here * (vocab_size + 1) + wanted)
+        probability = np.where(n > 0, (joint + t * probability) / np.maximum(n + t, 1), probability)
+        losses[order] = float(-np.log(probability).mean())
+    return losses

@@ -1,0 +1,107 @@
+"""Pretrain GPT-1 or GPT-2: next-token prediction on packed documents.
+
+    python recipes/pretrain_gpt.py --config gpt/tiny --output_dir runs/gpt
+    accelerate launch --config_file recipes/accelerate/ddp.yaml recipes/pretrain_gpt.py --config gpt/gpt2 --dataset DATA
+
+Papers: Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", Section 3.1 and 4.1;
+Radford et al. 2019, "Language Models are Unsupervised Multitask Learners", Section 2.
+Input: one document per row (--dataset builtin, a file or folder, or a Hub id). --tokenizer names a trained one, or a
+kind (byte_bpe, ...), which is then trained on the training documents.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hftoolkit.arguments import DataArguments, ModelArguments, parse_arguments
+from hftoolkit.errors import one_line_errors
+
+
+@dataclass
+class TaskArguments:
+    max_length: int = field(default=256, metadata={"help": "tokens the model reads per row", "min": 2})
+    packing: Literal["whole", "stream", "across"] = field(
+        default="whole",
+        metadata={
+            "help": "whole documents; full rows cut from a stream; or that and attention across documents (GPT-2)"
+        },
+    )
+    optimizer: Literal["adamw", "muon"] = field(default="adamw", metadata={"help": "muon updates hidden matrices"})
+    adamw_learning_rate: float | None = field(
+        default=None,
+        metadata={"help": "with muon: rate of embeddings, biases and gains; none is learning_rate", "above": 0},
+    )
+
+
+def main(model_args, data_args, task_args, training_args):
+    from transformers import AutoModelForCausalLM
+
+    from hftoolkit.data.language_modeling import PackedDocuments, StreamedDocuments, collate_packed, tokenize_documents
+    from hftoolkit.data.text import fingerprint, load_documents
+    from hftoolkit.evaluation.ngram import ngram_losses
+    from hftoolkit.loading import load_model, load_tokenizer
+    from hftoolkit.run import run_training
+    from hftoolkit.training.optimizers import make_optimizer
+    from hftoolkit.training.token_loss import TokenLossTrainer
+
+    # 1. Tokenizer.
+    documents = load_documents(data_args)
+    tokenizer = load_tokenizer(model_args, (row["text"] for row in documents["train"]), task_args.max_length)
+
+    # 2. Data: tokenised once, packed into rows without padding.
+    across = task_args.packing == "across"
+    tokens = {
+        split: tokenize_documents(part, tokenizer, across=across, num_workers=data_args.preprocessing_num_workers)
+        for split, part in documents.items()
+    }
+    if data_args.streaming:
+        batch_size = training_args.per_device_train_batch_size
+        train = StreamedDocuments(tokens["train"], task_args.max_length, task_args.packing, batch_size=batch_size)
+    else:
+        train = PackedDocuments(tokens["train"], task_args.max_length, task_args.packing, len(tokenizer))
+    validation = None
+    if "validation" in tokens:
+        held_out = list(tokens["validation"]) if data_args.streaming else tokens["validation"]
+        validation = PackedDocuments(held_out, task_args.max_length, task_args.packing, len(tokenizer))
+
+    # 3. Model.
+    model = load_model(AutoModelForCausalLM, model_args, tokenizer, max_position_embeddings=task_args.max_length)
+
+    # 4. Train, evaluate, save.
+    trainer = TokenLossTrainer(
+        model=model,
+        args=training_args,
+        data_collator=collate_packed,
+        train_dataset=train,
+        eval_dataset=validation,
+        processing_class=tokenizer,
+        optimizers=(make_optimizer(task_args.optimizer, model, training_args, task_args.adamw_learning_rate), None),
+    )
+
+    def baselines(trainer):
+        """Unigram and bigram loss on the same tokens and, for built-in data, the entropy no model can go below."""
+        if validation is None or data_args.streaming:
+            return {}
+        losses = ngram_losses((train.tokens, train.offsets), (validation.tokens, validation.offsets), len(tokenizer))
+        result = {"unigram_loss": losses[1], "bigram_loss": losses[2]}
+        if "log_probability" in documents["validation"].column_names:
+            nats = -sum(documents["validation"]["log_probability"])
+            result["true_entropy"] = nats / validation.summary()["tokens"]
+        return {"baselines": result}
+
+    return run_training(
+        trainer,
+        card="gpt",
+        arguments=(model_args, data_args, task_args),
+        data_summary={
+            "name": data_args.dataset,
+            "fingerprint": None if data_args.streaming else fingerprint(documents["train"]),
+            "train": None if data_args.streaming else train.summary(),
+            "validation": None if validation is None else validation.summary(),
+        },
+        extra_metrics=baselines,
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main(*parse_arguments(ModelArguments, DataArguments, TaskArguments, "transformers.TrainingArguments"))
