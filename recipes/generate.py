@@ -78,6 +78,10 @@ def main(model_args, task_args):
     return results
 
 
+def parse(argv=None):
+    return parse_arguments(ModelArguments, TaskArguments, argv=argv)
+
+
 if __name__ == "__main__":
     with one_line_errors():
-        main(*parse_arguments(ModelArguments, TaskArguments))
+        main(*parse())

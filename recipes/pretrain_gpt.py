@@ -102,6 +102,10 @@ def main(model_args, data_args, task_args, training_args):
     )
 
 
+def parse(argv=None):
+    return parse_arguments(ModelArguments, DataArguments, TaskArguments, "transformers.TrainingArguments", argv=argv)
+
+
 if __name__ == "__main__":
     with one_line_errors():
-        main(*parse_arguments(ModelArguments, DataArguments, TaskArguments, "transformers.TrainingArguments"))
+        main(*parse())

@@ -1,0 +1,100 @@
+"""The main job from beginning to end, offline, on built-in data: `make quickstart`, or `hftoolkit quickstart`.
+
+Each stage runs recipes through their `main`, as a user would from the command line, and returns rows of a table of what
+was measured. A stage takes at most three minutes on two CPU cores.
+"""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from hftoolkit.errors import UserError
+
+PROMPTS = ["", "In the kitchen", "The"]
+
+
+def run_gpt(folder):
+    """Text -> byte-pair encoding -> GPT pretraining -> evaluation -> generation -> a checkpoint any program loads."""
+    from hftoolkit.export import check_export
+    from hftoolkit.recipes import evaluate_lm, generate, pretrain_gpt, train_tokenizer
+
+    tokenizer, model = folder / "tokenizer", folder / "gpt"
+    config = ["--config", "gpt/quickstart"]
+    _say("1. A byte-level BPE tokenizer, trained on the built-in documents")
+    _run(train_tokenizer, ["--config", "tokenizer/byte_bpe", "--output_dir", str(tokenizer)])
+    _say("2. A small GPT, pretrained on packed documents")
+    results = _run(pretrain_gpt, [*config, "--tokenizer", str(tokenizer), "--output_dir", str(model)])
+    _say("3. Minimal pairs: does it prefer the grammatical sentence?")
+    pairs = _run(evaluate_lm, ["--model_name_or_path", str(model), "--minimal_pairs", "builtin"])
+    _say("4. Generation")
+    _run(generate, ["--model_name_or_path", str(model), "--prompt", *PROMPTS, "--max_new_tokens", "60"])
+    _say("5. The checkpoint, loaded by a process that does not have hftoolkit")
+    differences = check_export(model)
+    baselines = results["baselines"]
+    return [
+        ("GPT", "loss on held-out text, nats per token", results["eval_loss"]),
+        ("", "  the true entropy of the text (nothing can be lower)", baselines["true_entropy"]),
+        ("", "  bigram model on the same tokens", baselines["bigram_loss"]),
+        ("", "  unigram model on the same tokens", baselines["unigram_loss"]),
+        ("", "perplexity per token", results["eval_perplexity"]),
+        ("", "minimal pairs, accuracy (chance 0.5)", pairs["accuracy"]),
+        ("", "largest difference of the logits after export", max(differences.values())),
+    ], {"curves": str(model / "curves.png"), "model": str(model)}
+
+
+STAGES = {"gpt": run_gpt}
+
+
+def main(stage="all", output_dir=None):
+    """Run one stage or all; print the table of what was measured; return the rows.
+
+    Raises:
+        UserError: an unknown stage, or an output folder that holds something already.
+    """
+    names = list(STAGES) if stage == "all" else [stage]
+    if names[0] not in STAGES:
+        raise UserError(f"no stage {stage!r}; the stages are all, {', '.join(STAGES)}")
+    folder = _new_folder(output_dir)
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    rows, paths, start = [], {}, time.monotonic()
+    for name in names:
+        began = time.monotonic()
+        new_rows, new_paths = STAGES[name](folder)
+        rows += [*new_rows, ("", f"stage {name}, seconds", time.monotonic() - began)]
+        paths |= new_paths
+    _show(rows, paths | {"run": str(folder)}, time.monotonic() - start)
+    (folder / "quickstart.json").write_text(json.dumps([{"what": what, "value": value} for _, what, value in rows]))
+    return rows
+
+
+def _run(recipe, argv):
+    """Call a recipe as its command line would be."""
+    return recipe.main(*recipe.parse(argv))
+
+
+def _new_folder(output_dir):
+    """The folder of this quickstart: the one asked for, or the first free runs/quickstart-N."""
+    if output_dir is not None:
+        folder = Path(output_dir)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise UserError(f"{folder} exists and is not empty; choose another --output_dir")
+    else:
+        folder = next(f for n in range(1, 10**6) if not (f := Path("runs") / f"quickstart-{n}").exists())
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _say(line):
+    sys.stdout.write(f"\n=== {line}\n")
+    sys.stdout.flush()
+
+
+def _show(rows, paths, seconds):
+    _say("What was measured")
+    for what, measure, value in rows:
+        sys.stdout.write(f"{what:5}{measure:56}{value:>10.4g}\n")
+    sys.stdout.write(f"\nin {seconds:.0f} seconds\n")
+    for name, path in paths.items():
+        sys.stdout.write(f"{name:8}{path}\n")
