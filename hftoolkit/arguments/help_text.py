@@ -1,5 +1,6 @@
 """The text of --help: our own keys with type, default and meaning; of the stock keys those that are used most."""
 
+import json
 import os
 import shutil
 import sys
@@ -19,9 +20,11 @@ HEADER = """usage: {program} [--config FILE] [--key value ...]
 
   --config FILE    YAML, one 'key: value' per line; or the name of a packaged one: {configs}
   --key value      overrides the file; also --key=value, --key (true), --no_key (false), --model_config.hidden_size 64
-  --allow_change KEY   resume although this key differs from the run in output_dir
+"""
+TRAINING = """\
+  --allow_change KEY   go on with the run in output_dir although this key differs from it
 
-Environment: `accelerate launch {program} ...` starts several processes.
+`accelerate launch {program} ...` starts several processes.
 """
 
 
@@ -49,7 +52,7 @@ def help_text(program, groups, stock_names, introduction="", configs=(), width=N
     width = max(NARROWEST, width or shutil.get_terminal_size((100, 24)).columns)
     shown = ", ".join(configs[:4]) + (", ..." if len(configs) > 4 else "")
     parts = [introduction.strip() + "\n"] if introduction else []
-    parts.append(HEADER.format(program=program, configs=shown or "(none)"))
+    parts.append((HEADER + TRAINING * bool(stock_names)).format(program=program, configs=shown or "(none)"))
     for title, fields in groups:
         if title in stock_names:
             parts.append(_stock_part(title, {field.name: field for field in fields}, width))
@@ -87,4 +90,4 @@ def _default(value):
     """Say a default as it would be written in the file."""
     if value is None or value in (REQUIRED, UNKNOWN, "", {}, []):
         return ""
-    return f" = {str(value).lower() if isinstance(value, bool) else value}"
+    return f" = {value if isinstance(value, str) else json.dumps(value)}"

@@ -12,6 +12,7 @@ from hftoolkit.arguments.values import read_value
 from hftoolkit.strict_yaml import Mapping, to_python
 
 MODELS_FOLDER = Path(__file__).parents[1] / "models"
+FROM_DATA = ("vocab_size", "max_position_embeddings")  # of a new model: the tokenizer's size and max_length
 MODEL_TYPE = "hft_"  # prefix of our model types
 
 
@@ -81,9 +82,10 @@ def read_config(folder):
 
 
 def defaults_of(architecture):
-    """Return {key: default} of an architecture's config class."""
+    """Return {key: default} of an architecture's config class, without the sizes that a recipe takes from its data."""
     _, fields = architecture_fields(architecture)
-    return {name: field.default for name, field in fields.items() if field.default != REQUIRED}
+    defaults = {name: field.default for name, field in fields.items() if field.default != REQUIRED}
+    return {name: default for name, default in defaults.items() if name not in FROM_DATA}
 
 
 def positions_of(folder):

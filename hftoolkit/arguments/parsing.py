@@ -27,8 +27,8 @@ LONGEST_MESSAGE = 300  # of what a constructor complains about
 def parse_arguments(*classes, argv=None):
     """Read a YAML file and flags into one instance of each class.
 
-    A key that several classes have reaches all of them. What the user gave is set as `given_arguments` on the instances
-    of stock classes.
+    A key that several classes have reaches all of them. Instances of stock classes get two attributes more:
+    `given_arguments`, {key: value} of what the user gave, and `allowed_changes`, the keys of --allow_change.
 
     Args:
         classes: dataclasses, and dotted names of stock ones ("transformers.TrainingArguments").
@@ -60,7 +60,7 @@ class Parsing:
     def __init__(self, classes):
         self.classes, self.groups = classes, []
         self.problems, self.values, self.places, self.bad = Problems(), {}, {}, set()
-        self.config_place, self.config_parts, self.done_folder = COMMAND_LINE, [], None
+        self.config_place, self.config_parts, self.allowed, self.done_folder = COMMAND_LINE, [], [], None
         for kind in classes:
             try:
                 self.groups.append(fields_of(kind))
@@ -78,7 +78,7 @@ class Parsing:
         kinds = {name: set(read_annotation(field.annotation).names) for name, field in self.fields.items()}
         for name, field in self.fields.items():
             kinds[name] |= {"text"} if field.limits.get("choices") and "list" not in kinds[name] else set()
-        entries, configs, allowed, problems = read_flags(argv, kinds)
+        entries, configs, self.allowed, problems = read_flags(argv, kinds)
         from_file = self.read_config(configs[0]) if configs else []
         for entry in [*(from_file or []), *entries]:
             self.take(entry)
@@ -87,7 +87,7 @@ class Parsing:
         if from_file is not None:  # without the file, complaints about what is missing would be guesses
             self.take_model_config()
             self.check_together()
-            self.check_folder(allowed)
+            self.check_folder()
 
     def read_config(self, text):
         """Return the entries of the configuration file, or None if it cannot be read."""
@@ -205,9 +205,9 @@ class Parsing:
         for key, message in checks.missing_packages(known):
             self.problems.add(self.places.get(key, self.config_place), message, ENVIRONMENT)
 
-    def check_folder(self, allowed):
+    def check_folder(self):
         """Check the run folder, and what may change in it."""
-        for key in allowed:
+        for key in self.allowed:
             if key.split(".")[0] not in self.fields:
                 message = f"--allow_change: unknown key '{shown_text(key)}'{did_you_mean(key, self.fields)}"
                 self.problems.add(COMMAND_LINE, message)
@@ -219,7 +219,7 @@ class Parsing:
         if folder in (None, REQUIRED):
             return
         defaults = self.defaults()
-        free = checks.inert_keys(defaults | self.values) | set(allowed) | self.bad
+        free = checks.inert_keys(defaults | self.values) | set(self.allowed) | self.bad
         refusals, done = check_output_folder(folder, self.values, defaults, free, check_lock=rank() == 0)
         for refusal in refusals:
             self.problems.add(self.places.get("output_dir", self.config_place), str(refusal), refusal.exit_code)
@@ -239,6 +239,7 @@ class Parsing:
                 self.problems.end_if_any()
             if isinstance(kind, str):
                 built[index].given_arguments = json.loads(json.dumps(self.values))
+                built[index].allowed_changes = self.allowed
         return tuple(built[index] for index in range(len(self.classes)))
 
 

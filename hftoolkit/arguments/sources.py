@@ -21,6 +21,8 @@ DATA_SUFFIXES = (
     *(".txt", ".text", ".md", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".arrow", ".conll", ".conllu", ".iob2"),
     *(".gz", ".zst", ".bz2", ".xz", ".zip", ".xml", ".html", ".npz"),
 )
+# Nobody on the Hub is meant by these: `runs/gpt` that does not exist is a run that was not made yet, or elsewhere.
+LOCAL_FOLDERS = frozenset({"runs", "data", "models", "checkpoints", "output", "outputs", "out", "results"})
 NAMED = {"dataset": "data set", "model": "model", "tokenizer": "tokenizer"}
 
 
@@ -40,7 +42,7 @@ def source_problem(kind, text):
         return None
     if os.path.exists(path):
         return f"the {NAMED[kind]} '{shown_text(text)}' is a file; give the folder that holds it"
-    if looks_like_path(text, kind):
+    if looks_like_path(text, kind) or text.split("/")[0] in LOCAL_FOLDERS:
         return f"there is no '{shown_text(text)}'{near_files(text)}"
     if HUB_ID.fullmatch(text):
         return _shadowed_folder(text)

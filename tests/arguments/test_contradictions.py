@@ -32,7 +32,10 @@ MODEL = "architecture: gpt\n"
             "'warmup_steps' (20) is more than 'max_steps' (10): the learning rate never arrives",
         ),
         ("streaming: true", "'streaming' needs 'max_steps': the length of a stream is not known"),
-        ("max_length: 65", "'max_length' (65) is more than model_config.max_position_embeddings (64)"),
+        (
+            "max_length: 65\nmodel_config: {max_position_embeddings: 64}",
+            "'max_length' (65) is more than model_config.max_position_embeddings (64)",
+        ),
         (
             "model_config:\n  hidden_size: 30",
             "model_config.hidden_size (30) must be a multiple of model_config.num_attention_heads (4)",

@@ -131,6 +131,7 @@ def test_f09_a_packaged_configuration_is_found_by_name(small):
             "a model on the Hub is written owner/name; did you mean 'openai-community/gpt2'?",
         ),
         ("model_name_or_path", "/nowhere/x", "there is no '/nowhere/x'; there is no folder '/nowhere'"),
+        ("model_name_or_path", "runs/gpt", "there is no 'runs/gpt'; there is no folder 'runs'"),
         ("prompts", "data/prompt.txt", "there is no 'data/prompt.txt'; '"),
     ],
 )

@@ -38,7 +38,8 @@ def test_another_run_in_the_folder_names_every_difference(refused, parse, small)
         f"c.yaml:3:13  'lr_scheduler_kwargs.power' was 2 in the run in 'runs/a', now 3; {end} lr_scheduler_kwargs.power",
         f"c.yaml:3:13  'seed' was 1 in the run in 'runs/a', now 2; {end} seed",
     ]
-    parse(text, "--allow_change", "seed", "learning_rate", "lr_scheduler_kwargs")
+    _, stock = parse(text, "--allow_change", "seed", "learning_rate", "lr_scheduler_kwargs")
+    assert stock.allowed_changes == ["seed", "learning_rate", "lr_scheduler_kwargs"]
     assert refused(text, "--allow_change", "sed", classes=small)[-1] == (
         "command line  --allow_change: unknown key 'sed'; did you mean 'seed'?"
     )
