@@ -1,0 +1,104 @@
+"""Muon with AdamW, and weight decay on matrices only."""
+
+import pytest
+import torch
+from transformers import TrainingArguments, get_cosine_schedule_with_warmup
+
+from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM, HftGptForSequenceClassification
+from hftoolkit.training.optimizers import MuonWithAdamW, hidden_matrices, make_optimizer, parameter_groups
+
+SIZES = dict(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=12)
+NO_DROPOUT = dict(embedding_dropout_prob=0.0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return HftGptForCausalLM(HftGptConfig(**SIZES, **NO_DROPOUT)).train()
+
+
+def arguments(tmp_path, **changes):
+    return TrainingArguments(output_dir=tmp_path, use_cpu=True, learning_rate=1e-2, weight_decay=0.1, **changes)
+
+
+def train(model, optimizer, steps, start=0):
+    losses = []
+    for step in range(start, start + steps):
+        ids = torch.randint(20, (2, 10), generator=torch.Generator().manual_seed(step))
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    return losses
+
+
+def test_decay_touches_matrices_only(model):
+    decayed, plain = parameter_groups(model, 0.1)
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert {names[id(p)].rsplit(".")[-1] for p in plain["params"]} == {"bias", "weight"}
+    assert all(p.ndim == 1 for p in plain["params"]) and all(p.ndim == 2 for p in decayed["params"])
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    assert len(decayed["params"]) + len(plain["params"]) == len(list(model.parameters()))
+
+
+def test_muon_takes_hidden_matrices_not_embeddings_nor_heads(model):
+    names = {id(p): name for name, p in model.named_parameters()}
+    chosen = {names[id(p)] for p in hidden_matrices(model)}
+    assert len(chosen) == 2 * 6 and all("_proj" in name for name in chosen)
+    classifier = HftGptForSequenceClassification(HftGptConfig(**SIZES))
+    assert not any(p is classifier.score.weight for p in hidden_matrices(classifier))
+
+
+def test_every_parameter_is_updated_once(model, tmp_path):
+    optimizer = make_optimizer("muon", model, arguments(tmp_path))
+    assert sorted(id(p) for g in optimizer.param_groups for p in g["params"]) == sorted(map(id, model.parameters()))
+    before = [p.detach().clone() for p in model.parameters()]
+    train(model, optimizer, 1)
+    assert all(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+def test_muon_update_is_orthogonal(model, tmp_path):
+    """All singular values of a first update are near 0.2 sqrt(max(rows, columns)) lr: Liu et al., equation 4."""
+    weight = model.model.layers[0].mlp.up_proj.weight
+    before = weight.detach().clone()
+    args = arguments(tmp_path)
+    args.weight_decay = 0.0
+    train(model, make_optimizer("muon", model, args), 1)
+    singular = torch.linalg.svdvals((weight.detach() - before) / (0.01 * 0.2 * 64**0.5))
+    assert singular.median() > 0.6 and singular.max() < 1.3  # its smallest directions converge slowly
+
+
+def test_a_schedule_moves_both_rates(model, tmp_path):
+    optimizer = make_optimizer("muon", model, arguments(tmp_path), adamw_learning_rate=2e-2)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 2, 10)
+    train(model, optimizer, 1)
+    schedule.step()
+    assert [group["lr"] for group in optimizer.muon.param_groups + optimizer.adamw.param_groups] == [5e-3, 1e-2]
+
+
+def test_state_survives_saving(model, tmp_path):
+    """Interrupted = uninterrupted: the momenta of both come back."""
+    args = arguments(tmp_path)
+    optimizer = make_optimizer("muon", model, args)
+    train(model, optimizer, 3)
+    torch.save((model.state_dict(), optimizer.state_dict()), tmp_path / "state.pt")
+    expected = train(model, optimizer, 3, start=3)
+    again = HftGptForCausalLM(model.config).train()
+    weights, state = torch.load(tmp_path / "state.pt", weights_only=True)
+    again.load_state_dict(weights)
+    resumed = make_optimizer("muon", again, args)
+    resumed.load_state_dict(state)
+    assert train(again, resumed, 3, start=3) == expected
+    fresh = HftGptForCausalLM(model.config).train()
+    fresh.load_state_dict(weights)
+    assert train(fresh, make_optimizer("muon", fresh, args), 3, start=3) != expected  # the state matters
+
+
+def test_unknown_optimizer_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="got 'sgd'"):
+        make_optimizer("sgd", model, arguments(tmp_path))
+    for weight in hidden_matrices(model):
+        weight.requires_grad_(False)
+    with pytest.raises(ValueError, match="no hidden matrix"):
+        MuonWithAdamW(model, 1e-3)

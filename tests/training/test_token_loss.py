@@ -1,0 +1,58 @@
+"""The evaluation loss is the mean over all tokens, whatever the batches."""
+
+import math
+
+import datasets
+import pytest
+import torch
+from transformers import TrainingArguments
+
+from hftoolkit.data.language_modeling import PackedDocuments, collate_packed
+from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
+from hftoolkit.training.token_loss import TokenLossTrainer
+
+DOCUMENTS = [list(range(n)) for n in (3, 12, 7, 2, 9, 4)]
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=20, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=12)
+    model = HftGptForCausalLM(HftGptConfig(**sizes, initializer_range=0.5, label_smoothing=0.2))
+    rows = PackedDocuments(datasets.Dataset.from_dict({"input_ids": DOCUMENTS}), 12)
+    args = TrainingArguments(output_dir=tmp_path, use_cpu=True, report_to="none", per_device_eval_batch_size=2)
+    return TokenLossTrainer(model, args, collate_packed, eval_dataset=rows)
+
+
+def by_document(model):
+    """The definition: every document by itself, the sum of all losses over the number of predicted tokens."""
+    total = count = 0
+    for document in DOCUMENTS:
+        logits = model.eval()(torch.tensor([document[:-1]])).logits[0]
+        total += float(torch.nn.functional.cross_entropy(logits, torch.tensor(document[1:]), reduction="sum"))
+        count += len(document) - 1
+    return total / count, count
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_equals_the_definition(trainer, batch_size):
+    trainer.args.per_device_eval_batch_size = batch_size
+    loss, tokens = by_document(trainer.model)
+    metrics = trainer.evaluate()
+    assert metrics["eval_tokens"] == tokens
+    assert metrics["eval_loss"] == pytest.approx(loss, abs=1e-6)
+    assert metrics["eval_perplexity"] == pytest.approx(math.exp(loss), rel=1e-5)
+
+
+def test_stock_evaluation_would_differ(trainer):
+    """Why the class exists: Trainer's own mean of batch means is another number on these rows."""
+    from transformers import Trainer
+
+    theirs = Trainer.evaluate(trainer)["eval_loss"]
+    assert abs(theirs - by_document(trainer.model)[0]) > 1e-3
+
+
+def test_leaves_the_model_in_training_mode(trainer):
+    trainer.model.train()
+    trainer.evaluate()
+    assert trainer.model.training
