@@ -10,6 +10,8 @@ https://arxiv.org/abs/2204.02311, Section 5.
 Shapes: N = positions, D = hidden size, V = vocabulary.
 """
 
+import re
+
 import torch
 from torch import nn
 
@@ -32,45 +34,77 @@ def mean_or_share(total, targets, num_items_in_batch=None):
     return total / count.clamp(min=1)
 
 
+def _zeros(hidden, weight, bias, compute, needs):
+    """Where the results are summed up: the loss, and the gradients of hidden, weight and bias or an empty tensor."""
+    total = hidden.new_zeros((), dtype=torch.promote_types(compute, torch.float32))
+    d_hidden = torch.zeros_like(hidden, dtype=compute) if needs[0] else hidden.new_empty(0)
+    d_weight = torch.zeros_like(weight) if needs[1] else hidden.new_empty(0)
+    d_bias = torch.zeros_like(bias) if needs[2] else hidden.new_empty(0)
+    return [total, d_hidden, d_weight, d_bias]
+
+
+def _total_and_gradients(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    targets: torch.Tensor,
+    label_smoothing: float,
+    z_loss: float,
+    compute: torch.dtype,
+    needs: list[bool],
+) -> list[torch.Tensor]:
+    """Summed loss of the labelled rows and its gradients, a few rows at a time; hidden (N, D), targets (N,)."""
+    total, d_hidden, d_weight, d_bias = _zeros(hidden, weight, bias, compute, needs)
+    with torch.autocast(hidden.device.type, enabled=False):
+        matrix, offset = weight.to(compute), None if bias is None else bias.to(compute)
+        labelled = (targets != IGNORE_INDEX).nonzero().squeeze(1)  # positions nobody predicts cost nothing
+        for index in labelled.split(max(1, CHUNK_LOGITS // len(weight))):
+            rows = hidden[index].to(compute)  # (n, D)
+            logits = nn.functional.linear(rows, matrix, offset).to(total.dtype)  # (n, V)
+            loss, gradient = _rows(logits, targets[index], label_smoothing, z_loss, any(needs))
+            total += loss
+            if needs[2]:
+                d_bias += gradient.sum(0)
+            gradient = gradient.to(compute) if any(needs) else None
+            if needs[0]:
+                d_hidden[index] = gradient @ matrix
+            if needs[1] and d_weight.dtype == compute:
+                d_weight.addmm_(gradient.T, rows)
+            elif needs[1]:
+                d_weight += gradient.T @ rows
+    return [total, d_hidden, d_weight, d_bias]
+
+
+# torch.compile sees one operator: how many rows are labelled depends on the data, which would break its graph. The
+# module's name is in the operator's because a copy of this file, loaded from the Hub, registers its own.
+_one_operator = torch.library.custom_op(
+    f"hftoolkit::total_and_gradients_{re.sub(r'[^0-9a-zA-Z]', '_', __name__)}", _total_and_gradients, mutates_args=()
+)
+
+
+@_one_operator.register_fake
+def _(hidden, weight, bias, targets, label_smoothing, z_loss, compute, needs):
+    return _zeros(hidden, weight, bias, compute, needs)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     """Sum of the losses of all rows; the gradients are computed in forward and only scaled in backward."""
 
     @staticmethod
     def forward(ctx, hidden, weight, bias, targets, label_smoothing, z_loss):
-        compute = torch.get_autocast_dtype(hidden.device.type)
-        compute = compute if torch.is_autocast_enabled(hidden.device.type) else hidden.dtype
-        needs_hidden, needs_weight, needs_bias = ctx.needs_input_grad[:3]
-        V = weight.shape[0]
-        with torch.autocast(hidden.device.type, enabled=False):
-            rows, matrix = hidden.to(compute), weight.to(compute)
-            d_hidden = torch.empty_like(rows) if needs_hidden else None
-            d_weight = torch.zeros_like(weight) if needs_weight else None
-            d_bias = torch.zeros_like(bias) if needs_bias else None
-            total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-            for piece in torch.arange(len(rows)).split(max(1, CHUNK_LOGITS // V)):
-                chunk = slice(int(piece[0]), int(piece[-1]) + 1)
-                logits = nn.functional.linear(rows[chunk], matrix, None if bias is None else bias.to(compute)).float()
-                loss, gradient = _rows(logits, targets[chunk], label_smoothing, z_loss, any(ctx.needs_input_grad))
-                total += loss
-                if gradient is None:
-                    continue
-                if needs_bias:
-                    d_bias += gradient.sum(0)
-                gradient = gradient.to(compute)
-                if needs_hidden:
-                    torch.mm(gradient, matrix, out=d_hidden[chunk])
-                if needs_weight and d_weight.dtype == compute:
-                    d_weight.addmm_(gradient.T, rows[chunk])
-                elif needs_weight:
-                    d_weight += gradient.T @ rows[chunk]
-        ctx.save_for_backward(d_hidden, d_weight, d_bias)
+        device = hidden.device.type
+        compute = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden.dtype
+        needs = list(ctx.needs_input_grad[:3])
+        work = _one_operator if torch.compiler.is_compiling() else _total_and_gradients
+        total, *gradients = work(hidden, weight, bias, targets, label_smoothing, z_loss, compute, needs)
+        ctx.save_for_backward(*gradients)
         ctx.hidden_dtype = hidden.dtype
         return total
 
     @staticmethod
     def backward(ctx, d_total):
-        d_hidden, d_weight, d_bias = ctx.saved_tensors
-        scaled = [None if d is None else d * d_total.to(d.dtype) for d in (d_hidden, d_weight, d_bias)]
+        needed = zip(ctx.saved_tensors, ctx.needs_input_grad[:3], strict=True)
+        scaled = [d * d_total.to(d.dtype) if need else None for d, need in needed]
         if scaled[0] is not None:
             scaled[0] = scaled[0].to(ctx.hidden_dtype)
         return (*scaled, None, None, None)
@@ -78,25 +112,22 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 def _rows(logits, targets, label_smoothing, z_loss, with_gradient):
     """Summed loss of some rows and its gradient, which overwrites the logits (n, V); targets (n,)."""
-    keep = targets != IGNORE_INDEX
-    index = torch.where(keep, targets, 0).unsqueeze(1)  # (n, 1)
-    V = logits.shape[1]
+    index, V = targets.unsqueeze(1), logits.shape[1]  # (n, 1)
     log_z = torch.logsumexp(logits, dim=1)  # (n,)
     loss = log_z - (1 - label_smoothing) * logits.gather(1, index).squeeze(1)
     if label_smoothing:
         loss = loss - label_smoothing * logits.mean(dim=1)
     if z_loss:
         loss = loss + z_loss * log_z.square()
-    loss = (loss * keep).sum()
     if not with_gradient:
-        return loss, None
+        return loss.sum(), None
     gradient = logits.sub_(log_z.unsqueeze(1)).exp_()  # softmax
     if z_loss:
         gradient.mul_((1 + 2 * z_loss * log_z).unsqueeze(1))
     if label_smoothing:
         gradient.sub_(label_smoothing / V)
     gradient.scatter_add_(1, index, torch.full_like(index, -(1 - label_smoothing), dtype=gradient.dtype))
-    return loss, gradient.mul_(keep.unsqueeze(1))
+    return loss.sum(), gradient
 
 
 def linear_cross_entropy(
@@ -113,7 +144,7 @@ def linear_cross_entropy(
         z_loss: weight of log(Z)^2, which keeps the normaliser Z near 1.
 
     Returns:
-        The loss in nats, a float32 scalar.
+        The loss in nats, a scalar of at least float32.
 
     Raises:
         ValueError: hidden and targets disagree in shape.
@@ -121,16 +152,14 @@ def linear_cross_entropy(
     if hidden.shape[:-1] != targets.shape:
         raise ValueError(f"hidden {tuple(hidden.shape)} and targets {tuple(targets.shape)} must agree but for D")
     rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).to(hidden.device)
-    labelled = flat != IGNORE_INDEX
-    if not labelled.all():  # positions nobody predicts cost nothing
-        rows, flat = rows[labelled], flat[labelled]
     total = _LinearCrossEntropy.apply(rows, weight, bias, flat, label_smoothing, z_loss)
     return mean_or_share(total, flat, num_items_in_batch)
 
 
 def cross_entropy(logits, targets, *, num_items_in_batch=None, label_smoothing=0.0, z_loss=0.0):
     """The same loss from logits (..., V) that exist anyway; targets (...)."""
-    flat, labels = logits.reshape(-1, logits.shape[-1]).float(), targets.reshape(-1).to(logits.device)
+    flat, labels = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).to(logits.device)
+    flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     total = nn.functional.cross_entropy(
         flat, labels, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
     )
@@ -140,13 +169,16 @@ def cross_entropy(logits, targets, *, num_items_in_batch=None, label_smoothing=0
 
 
 def classification_loss(logits, labels, config, num_items_in_batch=None):
-    """Mean loss of whole-row labels by config.problem_type, which is told from num_labels when it is not set."""
-    kind = config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
+    """Mean loss of whole-row labels by config.problem_type; where that is not set, num_labels and the labels tell.
+
+    Labels are classes (B,), real numbers (B,) or (B, C), or 0/1 per class (B, C); logits (B, C). num_items_in_batch
+    counts every number in the labels, as Trainer does: C for a row of a multi-label task.
+    """
+    several = "multi_label_classification" if labels.is_floating_point() else "single_label_classification"
+    kind = config.problem_type or ("regression" if config.num_labels == 1 else several)
     if kind == "single_label_classification":
         return cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch)
-    if kind == "regression":
-        losses = nn.functional.mse_loss(logits.squeeze(-1).float(), labels.float(), reduction="none")
-    else:
-        losses = nn.functional.binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
-    per_row = losses.reshape(len(losses), -1).mean(-1)
-    return mean_or_share(per_row.sum(), torch.zeros(len(labels)), num_items_in_batch)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    target = labels.to(logits).reshape(logits.shape)
+    compare = nn.functional.mse_loss if kind == "regression" else nn.functional.binary_cross_entropy_with_logits
+    return mean_or_share(compare(logits, target, reduction="sum"), labels.reshape(-1), num_items_in_batch)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
+from transformers.activations import ACT2FN
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -87,14 +88,21 @@ class HftGptConfig(PretrainedConfig):
         )
         sizes["intermediate_size"] = 4 * hidden_size if intermediate_size is None else intermediate_size
         for name, value in sizes.items():
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if hidden_size % num_attention_heads:
             raise ValueError(
                 f"hidden_size {hidden_size} must be a multiple of num_attention_heads {num_attention_heads}"
             )
         if norm_order not in ("pre", "post"):
             raise ValueError(f'norm_order must be "pre" (GPT-2) or "post" (GPT-1), got {norm_order!r}')
+        if hidden_act not in ACT2FN:
+            raise ValueError(f"hidden_act must be one of {', '.join(sorted(ACT2FN))}, got {hidden_act!r}")
+        for name, value in dict(
+            layer_norm_eps=layer_norm_eps, initializer_range=initializer_range, z_loss=z_loss
+        ).items():
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} must be a finite number of at least 0, got {value}")
         shares = dict(
             embedding_dropout_prob=embedding_dropout_prob,
             hidden_dropout_prob=hidden_dropout_prob,
@@ -236,7 +244,7 @@ class HftGptModel(HftGptPreTrainedModel):
         )
         return_dict = self.config.return_dict if return_dict is None else return_dict
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds  # (B, T, D)
-        lengths = self._packed_lengths(attention_mask, position_ids, past_key_values)
+        lengths = self._packed_lengths(len(embeds), attention_mask, position_ids, past_key_values)
         use_cache = self.config.use_cache if use_cache is None else use_cache
         use_cache = use_cache and not self.training and lengths is None
         if use_cache and past_key_values is None:
@@ -290,12 +298,14 @@ class HftGptModel(HftGptPreTrainedModel):
             hidden = hidden[:, order.argsort()]
         return hidden.view(shape), (), ()
 
-    def _packed_lengths(self, attention_mask, position_ids, past_key_values):
+    def _packed_lengths(self, rows, attention_mask, position_ids, past_key_values):
         """Lengths of the packed documents; None where there are no boundaries inside the rows."""
         if attention_mask is not None or position_ids is None or past_key_values is not None:
             return None
-        lengths = document_lengths(position_ids)
-        return lengths if len(lengths) > len(position_ids) else None
+        if torch.compiler.is_compiling():  # counting them would break the graph; the mask finds the boundaries
+            return ()
+        lengths = document_lengths(position_ids.expand(rows, -1))
+        return lengths if len(lengths) > rows else None
 
     def _groups_documents(self, output_attentions, output_hidden_states):
         """Whether packed rows take the path without masks; it has no per-layer outputs and no fixed shapes."""
