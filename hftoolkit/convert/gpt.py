@@ -27,6 +27,7 @@ FIELDS = {
     "resid_pdrop": "hidden_dropout_prob",
     "attn_pdrop": "attention_probs_dropout_prob",
     "initializer_range": "initializer_range",
+    "tie_word_embeddings": "tie_word_embeddings",
     "bos_token_id": "bos_token_id",
     "eos_token_id": "eos_token_id",
     "pad_token_id": "pad_token_id",
@@ -76,12 +77,15 @@ class Gpt2:
     def our_fields(config):
         """Our config fields from a stock config."""
         values = {ours: getattr(config, stock) for stock, ours in FIELDS.items()}
+        dropout = getattr(config, "classifier_dropout", None)  # read by the stock head, but no field of its config
+        values["classifier_dropout_prob"] = 0.1 if dropout is None else dropout
         return values | dict(norm_order="pre", intermediate_size=config.n_inner, hidden_act=config.activation_function)
 
     @staticmethod
     def stock_fields(config):
         """Stock config fields from ours."""
         values = {stock: getattr(config, ours) for stock, ours in FIELDS.items()}
+        values["classifier_dropout"] = config.classifier_dropout_prob
         return values | dict(n_inner=config.intermediate_size, activation_function=config.hidden_act)
 
     @staticmethod
