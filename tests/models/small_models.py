@@ -1,0 +1,115 @@
+"""A small model of every head of every architecture, and batches for it: what the laws of the tests run over.
+
+A new architecture adds one entry to SMALL (and to LABELS, if it has a head with labels of a new form).
+Shapes: B = rows, T = tokens of a row, C = classes.
+"""
+
+import copy
+import importlib
+
+import torch
+
+from hftoolkit.models import ARCHITECTURES
+
+PAD, VOCAB = 0, 99
+SIZES = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
+GPT = SIZES | dict(max_position_embeddings=32, num_labels=3, pad_token_id=PAD)
+GPT |= dict.fromkeys(("embedding_dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
+GPT |= dict(classifier_dropout_prob=0.0)
+
+SMALL = {  # architecture -> variant -> config without dropout
+    "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
+}
+DROPOUT = {"gpt": dict.fromkeys(("embedding_dropout_prob", "hidden_dropout_prob", "classifier_dropout_prob"), 0.5)}
+ZERO_GRADIENT = ("k_proj.bias",)  # shifts all scores of a query alike, which the softmax does not see
+CAUSAL = ("gpt",)
+LABELS = {  # one label of every form; -100 where the mask is 0
+    "AutoModelForCausalLM": lambda ids, mask: ids.masked_fill(mask == 0, -100),
+    "AutoModelForSequenceClassification": lambda ids, mask: ids[:, 1] % 3,
+    "AutoModelForTokenClassification": lambda ids, mask: (ids % 3).masked_fill(mask == 0, -100),
+}
+
+
+class Head:
+    """One head of one variant of one architecture."""
+
+    def __init__(self, architecture, variant, auto):
+        self.architecture, self.variant, self.auto = architecture, variant, auto
+        self.module = importlib.import_module(f"hftoolkit.models.modeling_{architecture}")
+        self.model_class, self.config_class = (self._class(name) for name in (auto, "AutoConfig"))
+
+    def _class(self, name):
+        return getattr(self.module, self.module.AUTO_MAP[name].split(".")[1])
+
+    def __str__(self):
+        return f"{self.variant}-{self.auto.removeprefix('Auto')}"
+
+    def config(self, **changes):
+        return self.config_class(**SMALL[self.architecture][self.variant] | changes)
+
+    def model(self, seed=0, **changes):
+        """In evaluation mode, every parameter moved by N(0, 0.3): at the default init wrong models pass."""
+        torch.manual_seed(seed)
+        return randomise(self.model_class(self.config(**changes)), seed)
+
+    def labelled(self, batch):
+        """The batch with the labels of this head."""
+        return batch | dict(labels=LABELS[self.auto](batch["input_ids"], batch["attention_mask"]))
+
+
+HEADS = [
+    Head(architecture, variant, auto)
+    for architecture in ARCHITECTURES
+    for variant in SMALL[architecture]
+    for auto in importlib.import_module(f"hftoolkit.models.modeling_{architecture}").AUTO_MAP
+    if auto != "AutoConfig"
+]
+HEADS_WITH_LOSS = [head for head in HEADS if head.auto in LABELS]
+GENERATING = [head for head in HEADS if head.model_class.can_generate()]
+
+
+def randomise(model, seed=0):
+    """Move every parameter by N(0, 0.3); the model, in evaluation mode."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
+
+
+def batch(lengths=(12, 8, 1), side="right", seed=1):
+    """Random rows of these lengths, padded on one side: input_ids and attention_mask, both (B, T)."""
+    T = max(lengths)
+    ids = torch.randint(5, VOCAB, (len(lengths), T), generator=torch.Generator().manual_seed(seed))
+    mask = (torch.arange(T) < torch.tensor(lengths).unsqueeze(1)).long()
+    mask = mask.flip(1) if side == "left" else mask
+    return dict(input_ids=ids.masked_fill(mask == 0, PAD), attention_mask=mask)
+
+
+def answer(output):
+    """What the head says: its logits, or the hidden states of a model without a head."""
+    return output.logits if "logits" in output else output.last_hidden_state
+
+
+def scalar(output):
+    """A number whose gradient reaches everything, from any output: its loss, or a fixed random projection."""
+    if output.get("loss") is not None:
+        return output.loss
+    values = answer(output)
+    return (values * torch.randn(values.shape, generator=torch.Generator().manual_seed(3))).mean()
+
+
+def gradients(model, **inputs):
+    """The gradient of every parameter by name, from a copy of the model."""
+    model = copy.deepcopy(model)
+    scalar(model(**inputs)).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def assert_gradients_close(ours, theirs, tolerance):
+    """Compare each gradient, measured by the largest number in it, or by 1% of the largest of all if that is more."""
+    assert ours.keys() == theirs.keys()
+    floor = 1e-2 * max(float(gradient.abs().max()) for gradient in theirs.values())
+    for name, gradient in theirs.items():
+        scale = max(float(gradient.abs().max()), floor)
+        error = float((ours[name] - gradient).abs().max()) / scale
+        assert error <= tolerance, f"the gradient of {name} is not close: {error:.1e} of its largest number"
