@@ -154,12 +154,16 @@ def memory_of(side, batch, device, dtype):
     step(model, tiny, dtype)  # the libraries' own buffers
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak starts anew
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    before = int(status["VmRSS"].split()[0])
+    before = process_kilobytes("VmRSS")
     for _ in range(3):
         step(model, batch, dtype)
-    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
-    return (int(status["VmHWM"].split()[0]) - before) / 1024
+    return (process_kilobytes("VmHWM") - before) / 1024
+
+
+def process_kilobytes(name):
+    """A figure of this process as Linux counts it."""
+    with open("/proc/self/status") as file:
+        return int(next(line for line in file if line.startswith(name)).split()[1])
 
 
 def matmul_peak(device, dtype):
