@@ -11,6 +11,7 @@ It knows files, not arguments: a recipe reads its own (hftoolkit.arguments). Not
 
 import argparse
 import ast
+import importlib
 import os
 import runpy
 import shlex
@@ -23,7 +24,6 @@ from hftoolkit.arguments.packaged import config_files, launch_files, recipe_file
 from hftoolkit.arguments.report import drop_output, forgive_encoding, write_out
 from hftoolkit.errors import EXIT_CODES, MachineError, UserError, one_line_errors
 
-QUICKSTART_FOLDER = "runs/quickstart"
 # 128 + the number of the signal, as shells count. A run that can be resumed after Ctrl-C ends with 75 instead.
 INTERRUPTED_BY_CTRL_C = 130
 READER_WENT_AWAY = 141
@@ -197,11 +197,9 @@ def quickstart_command(argv):
     """Train, evaluate, generate and export on built-in data: everything once, offline."""
     parser = Parser("quickstart", description=quickstart_command.__doc__)
     parser.add_argument("--stage", default="all", help="one stage only (default: all)")
-    parser.add_argument("--output_dir", default=QUICKSTART_FOLDER, help=f"default: {QUICKSTART_FOLDER}")
+    parser.add_argument("--output_dir", help="a new folder (default: the first free one of runs/quickstart-N)")
     options = parser.parse_args(argv)
-    from hftoolkit import quickstart
-
-    quickstart.main(options.stage, options.output_dir)
+    importlib.import_module("hftoolkit.quickstart").main(options.stage, options.output_dir)
 
 
 COMMANDS = {
