@@ -77,6 +77,8 @@ def main(model_args, data_args, task_args, training_args):
         optimizers=(make_optimizer(task_args.optimizer, model, training_args, task_args.adamw_learning_rate), None),
     )
 
+    rows_per_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
+
     def baselines(trainer):
         """Unigram and bigram loss on the same tokens and, for built-in data, the entropy no model can go below."""
         if validation is None or data_args.streaming:
@@ -99,6 +101,7 @@ def main(model_args, data_args, task_args, training_args):
             "validation": None if validation is None else validation.summary(),
         },
         extra_metrics=baselines,
+        tokens_per_step=None if data_args.streaming else round(rows_per_step * train.summary()["tokens"] / len(train)),
     )
 
 
