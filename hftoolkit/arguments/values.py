@@ -126,7 +126,7 @@ def _read_scalar(kinds, node, from_flag):
     if isinstance(value, bool) and "bool" in names:
         return value, True
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if "int" in names and math.isfinite(value) and value == int(value) and _is_exact(node.text, value):
+        if "int" in names and _is_whole(value, node.text):
             return int(value), True
         if "float" in names:
             return (float(value), True) if _is_finite(value) else (value, False)
@@ -135,9 +135,9 @@ def _read_scalar(kinds, node, from_flag):
     return value, False
 
 
-def _is_exact(text, value):
+def _is_whole(value, text):
     """1e5 is a way to write a whole number; 6.0 is a number with a fraction that happens to be 0."""
-    return isinstance(value, int) or "." not in text
+    return isinstance(value, int) or (math.isfinite(value) and value == int(value) and "." not in text)
 
 
 def _is_finite(value):
