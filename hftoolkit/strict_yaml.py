@@ -143,14 +143,13 @@ def parse_yaml(data):
         mark = error.context_mark if began_earlier and error.context_mark else error.problem_mark
         words = next((ours for theirs, ours in PLAIN_WORDS if theirs in error.problem), None)
         raise YamlError(words or f"not valid YAML: {error.problem}", mark.line + 1, mark.column + 1) from None
-    if builder.root is None or (isinstance(builder.root, Scalar) and not builder.root.text):
+    root = builder.root
+    if root is None or (isinstance(root, Scalar) and not root.text):
         raise YamlError("the file is empty; it holds one 'key: value' per line")
-    if not isinstance(builder.root, Mapping):
-        kind = "a list" if isinstance(builder.root, Sequence) else "text"
-        raise YamlError(
-            f"the file holds {kind}; 'key: value' lines are expected", builder.root.line, builder.root.column
-        )
-    return builder.root, builder.problems
+    if not isinstance(root, Mapping):
+        kind = "a list" if isinstance(root, Sequence) else "text"
+        raise YamlError(f"the file holds {kind}; 'key: value' lines are expected", root.line, root.column)
+    return root, builder.problems
 
 
 def decode(data):
@@ -165,10 +164,10 @@ def decode(data):
         # The codec drops the byte order mark before it counts.
         mark = 3 * data.startswith(b"\xef\xbb\xbf")
         at = error.start + mark
-        line = data[:at].count(b"\n") + 1
-        column = at - max(data.rfind(b"\n", 0, at), mark - 1)
-        message = f"not UTF-8: byte 0x{data[at]:02x} at offset {at}; save the file as UTF-8"
-        raise YamlError(message, line, column) from None
+        line, column = data[:at].count(b"\n") + 1, at - max(data.rfind(b"\n", 0, at), mark - 1)
+        raise YamlError(
+            f"not UTF-8: byte 0x{data[at]:02x} at offset {at}; save the file as UTF-8", line, column
+        ) from None
 
 
 class _Builder:
@@ -252,5 +251,5 @@ class _Builder:
         if first is None:
             parent.items.append((key, node))
         else:
-            message = f"'{key.text}' is given twice: in line {first.line} and in line {key.line}"
-            self.problems.append(YamlError(message, key.line, key.column))
+            twice = f"'{key.text}' is given twice: in line {first.line} and in line {key.line}"
+            self.problems.append(YamlError(twice, key.line, key.column))
