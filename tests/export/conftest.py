@@ -1,0 +1,88 @@
+"""The loopback Hub, a client of it in this process, and a saved toy model."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]  # toy, hub_server
+
+
+@pytest.fixture
+def hub():
+    from hub_server import HubServer
+
+    with HubServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(hub, monkeypatch, tmp_path):
+    """Make huggingface_hub in this process alice's client of `hub`; its waits between retries are skipped."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http, close_session
+
+    for key, value in hub.environment(tmp_path / "home").items():
+        monkeypatch.setenv(key, value)
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    for key, value in {"ENDPOINT": hub.url, "HUGGINGFACE_CO_URL_TEMPLATE": template}.items():
+        monkeypatch.setattr(constants, key, value)
+    for key, value in {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(constants, key, value)
+    waits = []
+    monkeypatch.setattr(_http.time, "sleep", waits.append)
+    yield waits
+    close_session()
+
+
+def save_toy(folder, head="ToyForSequenceClassification", **config):
+    """A toy model with weights from N(0, 0.3), saved with its code and a tokenizer."""
+    import torch
+    from toy import modeling_toy
+
+    modeling_toy.ToyConfig.register_for_auto_class()
+    for auto, path in modeling_toy.AUTO_MAP.items():
+        if auto != "AutoConfig":
+            getattr(modeling_toy, path.split(".")[1]).register_for_auto_class(auto)
+    model = getattr(modeling_toy, head)(modeling_toy.ToyConfig(**config)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3, generator=generator)
+    model.save_pretrained(folder)
+    save_words(folder)
+
+
+def save_words(folder):
+    """A tokenizer of whole words: "lamp" is 1, "red" is 2."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.WordLevel({"<unk>": 0, "lamp": 1, "red": 2}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(folder)
+
+
+@pytest.fixture
+def toy_folder(tmp_path):
+    save_toy(tmp_path / "toy")
+    return tmp_path / "toy"
+
+
+@pytest.fixture(scope="session")
+def gpt_folder(tmp_path_factory):
+    """A small GPT with weights from N(0, 0.3), saved as a language model with tokenizer and card; do not change it."""
+    import torch
+
+    from hftoolkit.cards import write_card
+    from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
+    model = HftGptForCausalLM(HftGptConfig(vocab_size=64, eos_token_id=0, pad_token_id=0, **sizes)).eval()
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.3, generator=generator)
+    folder = tmp_path_factory.mktemp("gpt")
+    model.save_pretrained(folder)
+    save_words(folder)
+    write_card(folder, "gpt", {"name": "gpt", "model_class": "HftGptForCausalLM", "config": sizes})
+    return folder
