@@ -10,21 +10,25 @@ FLOORS = [  # the first pattern that fits a file names its floor
     (6, ["recipes/*.py", "hftoolkit/cli.py", "hftoolkit/quickstart.py"]),
     (5, ["hftoolkit/run.py"]),
     (4, ["hftoolkit/rl/*.py", "hftoolkit/interpret/*.py"]),
-    (
-        2,
-        [
-            "hftoolkit/arguments.py",
-            "hftoolkit/data/**/*.py",
-            "hftoolkit/tokenization/*.py",
-            "hftoolkit/models/__init__.py",
-        ],
-    ),
+    (2, ["hftoolkit/arguments/*.py", "hftoolkit/data/**/*.py", "hftoolkit/tokenization/*.py"]),
+    (2, ["hftoolkit/models/__init__.py", "hftoolkit/safe_loading.py"]),
     (1, ["hftoolkit/models/modeling_*.py", "hftoolkit/strict_yaml.py", "hftoolkit/stock_arguments.py"]),
+    (1, ["hftoolkit/remote_code.py", "hftoolkit/private_text.py", "hftoolkit/hub_errors.py"]),
+    (1, ["hftoolkit/export_probe.py"]),
     (0, ["hftoolkit/models/layers_*.py", "hftoolkit/errors.py", "hftoolkit/__init__.py"]),
     (3, ["hftoolkit/*.py", "hftoolkit/training/*.py", "hftoolkit/evaluation/*.py", "hftoolkit/convert/*.py"]),
 ]
 LATE = ("trl", "peft", "evaluate", "matplotlib", "vllm", "sklearn", "scipy")
-FOLDERS_WITH_INNER_IMPORTS = ("training", "evaluation", "convert", "rl", "interpret", "tokenization", "data")
+FOLDERS_WITH_INNER_IMPORTS = (
+    "training",
+    "evaluation",
+    "convert",
+    "rl",
+    "interpret",
+    "tokenization",
+    "data",
+    "arguments",
+)
 SOURCES = sorted([*ROOT.glob("hftoolkit/**/*.py"), *ROOT.glob("recipes/*.py")])
 
 
