@@ -3,7 +3,10 @@
 import inspect
 from pathlib import Path
 
-from hftoolkit.errors import CheckpointError, DataError, HubError
+from hftoolkit.errors import CheckpointError, DataError
+from hftoolkit.hub_errors import loading_error
+from hftoolkit.remote_code import check_remote_code
+from hftoolkit.safe_loading import check_finite_weights, check_model_folder, check_tokenizer_folder
 from hftoolkit.tokenization import KINDS, train_tokenizer
 
 
@@ -94,18 +97,23 @@ def _from_pretrained(auto_class, source, model_args, **options):
     """Load from a folder, checked first, or from the Hub; library errors become one line each."""
     import transformers
 
-    from hftoolkit.safe_loading import check_finite_weights, check_model_folder
-
     local = Path(source).expanduser()
     if local.is_dir():
-        check_model_folder(local)
-        if auto_class != "AutoTokenizer":
+        source, is_tokenizer = str(local), auto_class == "AutoTokenizer"
+        (check_tokenizer_folder if is_tokenizer else check_model_folder)(local)
+        if not is_tokenizer:
             check_finite_weights(local)
-    options.update(revision=model_args.revision, trust_remote_code=model_args.trust_remote_code)
+    pinned = {"revision": model_args.revision}
     try:
-        return getattr(transformers, auto_class).from_pretrained(str(local) if local.is_dir() else source, **options)
-    except ValueError as error:
+        config, _ = transformers.PretrainedConfig.get_config_dict(source, **pinned)
+        check_remote_code(config, source, trust_remote_code=model_args.trust_remote_code, **pinned)
+    except OSError as error:  # a tokenizer's folder needs no config.json
+        if not local.is_dir():
+            raise loading_error(error, source) from error
+    options.update(pinned, trust_remote_code=model_args.trust_remote_code)
+    try:
+        return getattr(transformers, auto_class).from_pretrained(source, **options)
+    except (ValueError, OSError) as error:
+        if isinstance(error, OSError) and not local.is_dir():
+            raise loading_error(error, source) from error
         raise CheckpointError(f"{source} cannot be loaded as {auto_class}: {str(error).splitlines()[0]}") from error
-    except OSError as error:
-        kind = CheckpointError if local.is_dir() else HubError
-        raise kind(f"{source} cannot be loaded as {auto_class}: {str(error).splitlines()[0]}") from error
