@@ -1,1 +1,16 @@
 """Train and load tokenizers: byte-level BPE, GPT-1's BPE, WordPiece, Unigram, word level, characters, bytes."""
+
+from .gpt1_text import text_standardize
+from .pipelines import KINDS, is_invertible
+from .published import load_published
+from .statistics import tokenizer_statistics
+from .train import train_tokenizer
+
+__all__ = [
+    "KINDS",
+    "is_invertible",
+    "load_published",
+    "text_standardize",
+    "tokenizer_statistics",
+    "train_tokenizer",
+]

@@ -1,0 +1,54 @@
+"""Read texts once, check them, and count their words and characters."""
+
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+
+from hftoolkit.errors import DataError
+
+
+class Documents:
+    """A stream of texts that can be gone through once; it refuses what is not text and an end without any text."""
+
+    def __init__(self, texts: Iterable[str], progress: bool):
+        if isinstance(texts, str):
+            raise DataError("texts is one string; give a list (or any iterable) of documents: [text]")
+        self.texts, self.visible = texts, progress and sys.stderr.isatty()
+
+    def __iter__(self) -> Iterator[str]:
+        from tqdm import tqdm
+
+        number, characters = 0, 0
+        for number, text in enumerate(tqdm(self.texts, "reading", unit=" documents", disable=not self.visible), 1):
+            if not isinstance(text, str):
+                raise DataError(f"document {number} is {type(text).__name__}, not text; give strings")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"document {number} has a lone surrogate (half a character) at position {error.start}; "
+                    "remove it, e.g. text.encode('utf-8', 'replace').decode()"
+                ) from None
+            characters += len(text)
+            yield text
+        if not characters:
+            raise DataError(f"{number} documents with 0 characters: there is nothing to train a tokenizer on")
+
+
+def count_words(documents: Iterable[str], normalizer, pre_tokenizer) -> Counter:
+    """How often each word occurs; without a pre-tokenizer the words are the characters."""
+    counts = Counter()
+    for text in documents:
+        if normalizer is not None:
+            text = normalizer.normalize_str(text)
+        counts.update(text if pre_tokenizer is None else (word for word, _ in pre_tokenizer.pre_tokenize_str(text)))
+    return counts
+
+
+def frequent_characters(word_counts: Mapping[str, int], min_frequency: int) -> list[str]:
+    """The characters of the words that occur often enough, in the order of their code points."""
+    counts = Counter()
+    for word, number in word_counts.items():
+        for character in word:
+            counts[character] += number
+    return sorted(character for character, number in counts.items() if number >= min_frequency)
