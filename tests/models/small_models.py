@@ -23,8 +23,8 @@ SMALL = {  # architecture -> variant -> config without dropout
 DROPOUT = {"gpt": dict.fromkeys(("embedding_dropout_prob", "hidden_dropout_prob", "classifier_dropout_prob"), 0.5)}
 ZERO_GRADIENT = ("k_proj.bias",)  # shifts all scores of a query alike, which the softmax does not see
 CAUSAL = ("gpt",)
-LABELS = {  # one label of every form; -100 where the mask is 0
-    "AutoModelForCausalLM": lambda ids, mask: ids.masked_fill(mask == 0, -100),
+LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict
+    "AutoModelForCausalLM": lambda ids, mask: ids.masked_fill((mask == 0) | (mask.cumsum(-1) == 1), -100),
     "AutoModelForSequenceClassification": lambda ids, mask: ids[:, 1] % 3,
     "AutoModelForTokenClassification": lambda ids, mask: (ids % 3).masked_fill(mask == 0, -100),
 }
@@ -88,6 +88,13 @@ def batch(lengths=(12, 8, 1), side="right", seed=1):
 def answer(output):
     """What the head says: its logits, or the hidden states of a model without a head."""
     return output.logits if "logits" in output else output.last_hidden_state
+
+
+def real_answers(model, inputs):
+    """The answer at every real position, or of every row."""
+    with torch.no_grad():
+        values = answer(model(**inputs))
+    return values[inputs["attention_mask"].bool()] if values.dim() == 3 else values
 
 
 def scalar(output):

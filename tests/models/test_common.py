@@ -1,0 +1,203 @@
+"""Laws that hold for every head of every architecture: what it computes.
+
+The heads and their small configs stand in small_models.py; the laws of saved models in test_common_saving.py, those of
+training in test_common_training.py and test_common_distributed.py.
+"""
+
+import math
+
+import pytest
+import torch
+from small_models import (
+    CAUSAL,
+    DROPOUT,
+    HEADS,
+    HEADS_WITH_LOSS,
+    LABELS,
+    PAD,
+    SMALL,
+    VOCAB,
+    ZERO_GRADIENT,
+    answer,
+    batch,
+    gradients,
+    real_answers,
+)
+
+from hftoolkit.models import ARCHITECTURES
+
+TOLERANCE = dict(rtol=1e-5, atol=1e-5)  # noise floor 4e-6
+BAD = {  # config values that must be refused by name
+    "gpt": [
+        *(
+            {name: value}
+            for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+            for value in (0, -4, 2.5, "8")
+        ),
+        dict(intermediate_size=0),
+        dict(max_position_embeddings=0),
+        dict(num_attention_heads=5),
+        dict(norm_order="middle"),
+        dict(hidden_act="gelou"),
+        *({name: value} for name in ("layer_norm_eps", "initializer_range", "z_loss") for value in (-1, float("nan"))),
+        *(
+            {name: value}
+            for name in ("embedding_dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob")
+            for value in (1.0, -0.1, float("nan"))
+        ),
+        dict(classifier_dropout_prob=1.5),
+        dict(label_smoothing=1.0),
+    ]
+}
+
+
+@pytest.fixture(params=HEADS, ids=str)
+def head(request):
+    return request.param
+
+
+def test_every_architecture_has_small_models():
+    assert set(SMALL) == set(BAD) == set(DROPOUT) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_alone_is_as_inside_a_padded_batch(head, side, implementation):
+    model = head.model()
+    model.set_attn_implementation(implementation)
+    together, inputs = batch(side=side), []
+    for ids, mask in zip(together["input_ids"], together["attention_mask"], strict=True):
+        row = ids[mask.bool()].unsqueeze(0)
+        inputs.append(dict(input_ids=row, attention_mask=torch.ones_like(row)))
+    alone = torch.cat([real_answers(model, row) for row in inputs])
+    torch.testing.assert_close(real_answers(model, together), alone, **TOLERANCE)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_padding_content_is_irrelevant(head, side):
+    model, inputs = head.model(), batch(side=side)
+    inputs = head.labelled(inputs) if head.auto in LABELS else inputs
+    padding = inputs["attention_mask"] == 0
+    other = inputs | dict(input_ids=inputs["input_ids"].masked_fill(padding, VOCAB - 1))
+    assert torch.equal(real_answers(model, inputs), real_answers(model, other))
+    before, after = gradients(model, **inputs), gradients(model, **other)
+    embeddings = next(name for name in before if name.endswith("embed_tokens.weight"))
+    if head.auto in LABELS:
+        for name, gradient in before.items():
+            used = slice(1, VOCAB - 1) if name == embeddings else slice(None)
+            assert gradient.isfinite().all()
+            torch.testing.assert_close(gradient[used], after[name][used], rtol=0, atol=0)
+
+
+def test_no_padding_needs_no_mask(head):
+    model, inputs = head.model(), batch((9, 9))
+    torch.testing.assert_close(
+        real_answers(model, inputs).flatten(), answer(model(inputs["input_ids"])).flatten(), **TOLERANCE
+    )
+
+
+@pytest.mark.parametrize("implementation", ["sdpa", "eager"])
+def test_an_answer_ignores_later_tokens(head, implementation):
+    """Causal models only; the last answer, and with it that of a whole row, does change."""
+    if head.architecture not in CAUSAL:
+        pytest.skip("this architecture reads both directions")
+    model, ids = head.model(), batch((12, 12))["input_ids"]
+    model.set_attn_implementation(implementation)
+    other = ids.clone()
+    other[:, 7:] = 5 + (ids[:, 7:] + 3) % (VOCAB - 5)
+    before, after = (answer(model(rows)) for rows in (ids, other))
+    if before.dim() == 3:
+        torch.testing.assert_close(before[:, :7], after[:, :7], rtol=0, atol=1e-6)
+        before, after = before[:, 7:], after[:, 7:]
+    assert ((before - after).abs().amax(-1) > 1e-3).all()
+
+
+def test_every_parameter_gets_a_gradient(head):
+    inputs = head.labelled(batch()) if head.auto in LABELS else batch()
+    for name, gradient in gradients(head.model(), **inputs).items():
+        assert gradient is not None, name
+        assert gradient.isfinite().all(), name
+        assert name.endswith(ZERO_GRADIENT) == bool(gradient.abs().max() < 1e-6), name
+
+
+def test_evaluation_is_deterministic_and_training_drops_out(head):
+    model, inputs = head.model(**DROPOUT[head.architecture]), batch()
+    assert torch.equal(real_answers(model, inputs), real_answers(model, inputs))
+    model.train()
+    assert not torch.equal(real_answers(model, inputs), real_answers(model, inputs))
+
+
+def test_bfloat16_is_loosely_float32(head):
+    model, inputs = head.model(), batch()
+    exact = real_answers(model, inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        autocast = real_answers(model, inputs)
+    rounded = real_answers(model.bfloat16(), inputs)
+    assert rounded.dtype == torch.bfloat16
+    for values in (autocast, rounded):
+        error = (values.float() - exact).norm() / exact.norm()
+        assert 1e-5 < error < 0.05, f"{error:.4f}"  # noise floor of rounding to 8 bits through two layers: 0.01
+
+
+def test_return_dict_false_gives_the_same_tensors(head):
+    model, inputs = head.model(), batch()
+    as_tuple, output = model(**inputs, return_dict=False), model(**inputs)
+    assert isinstance(as_tuple, tuple)
+    assert torch.equal(as_tuple[0], answer(output))
+
+
+def test_inputs_embeds_replace_input_ids(head):
+    model, inputs = head.model(), batch()
+    embeds = model.get_input_embeddings()(inputs["input_ids"])
+    given = dict(inputs_embeds=embeds, attention_mask=inputs["attention_mask"])
+    assert torch.equal(real_answers(model, given), real_answers(model, inputs))
+    for wrong in ({}, dict(inputs_embeds=embeds, input_ids=inputs["input_ids"])):
+        with pytest.raises(ValueError, match="input_ids"):
+            model(**wrong, attention_mask=inputs["attention_mask"])
+
+
+def test_accepts_loss_kwargs_is_declared_where_there_is_a_loss():
+    """Trainer reads it; without it, Trainer decides by whether forward has **kwargs (it has)."""
+    for head in HEADS_WITH_LOSS:
+        assert isinstance(vars(head.model_class).get("accepts_loss_kwargs"), bool), head
+
+
+def first_loss(head, vocab_size, **sizes):
+    torch.manual_seed(0)
+    model = head.model_class(head.config(vocab_size=vocab_size, **sizes))
+    ids = torch.randint(5, vocab_size, (4, 24))
+    inputs = head.labelled(dict(input_ids=ids, attention_mask=torch.ones_like(ids)))
+    losses = [float(model.train(training)(**inputs).loss.detach()) for training in (True, False)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    return losses[0]
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS if "LM" in head.auto], ids=str)
+@pytest.mark.parametrize(("width", "vocabulary"), [(16, 500), (128, 4000), (512, 16000)])
+def test_the_first_loss_of_a_language_model_is_that_of_a_guess(head, width, vocabulary):
+    """The vocabulary grows with the width, as it does in practice.
+
+    A norm after the last layer and tied weights make the first prediction lean to the input token itself, by a logit
+    of about 0.7 * initializer_range * width: GPT-1 with 768 dimensions and a vocabulary below some 10,000 starts higher.
+    """
+    assert first_loss(head, vocabulary, hidden_size=width) == pytest.approx(math.log(vocabulary), rel=0.05)
+
+
+@pytest.mark.parametrize("head", [head for head in HEADS_WITH_LOSS if "LM" not in head.auto], ids=str)
+@pytest.mark.parametrize("width", [16, 256])
+def test_the_first_loss_of_a_classifier_is_about_that_of_a_guess(head, width):
+    assert first_loss(head, 500, hidden_size=width) == pytest.approx(math.log(3), rel=0.3)
+
+
+@pytest.mark.parametrize(("architecture", "values"), [(name, values) for name in BAD for values in BAD[name]], ids=str)
+def test_the_config_refuses_a_bad_value_by_name(architecture, values):
+    head = next(head for head in HEADS if head.architecture == architecture)
+    ((name, value),) = values.items()
+    with pytest.raises(ValueError, match=name) as error:
+        head.config(**values)
+    assert str(value) in str(error.value)
+
+
+def test_a_token_outside_of_the_vocabulary_is_an_error(head):
+    with pytest.raises(IndexError):
+        head.model()(torch.tensor([[PAD, VOCAB]]))
