@@ -52,7 +52,7 @@ def loading_error(error, name):
     path, slashes = Path(name).expanduser(), str(name).count("/")
     near = sorted(place.name for place in path.parent.iterdir()) if path.parent.is_dir() else []
     near = [str(path.parent / match) for match in get_close_matches(path.name, near, 3, 0.6)]
-    local = path.is_absolute() or str(name).startswith((".", "~")) or slashes > 1
+    local = str(name).startswith((".", "~", "/")) or slashes > 1
     if not path.exists() and (local or (slashes == 1 and path.parent.is_dir()) or near):
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         return CheckpointError(f"{name}: there is no such folder{hint}")
