@@ -3,7 +3,7 @@
 from .gpt1_text import text_standardize
 from .pipelines import KINDS, is_invertible
 from .published import load_published
-from .statistics import tokenizer_statistics
+from .statistics import tokenizer_statistics, visible_pieces
 from .train import train_tokenizer
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "text_standardize",
     "tokenizer_statistics",
     "train_tokenizer",
+    "visible_pieces",
 ]

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from itertools import islice
 
+from tokenizers.decoders import ByteLevel
 from transformers import PreTrainedTokenizerBase
 
 _BATCH = 1000
@@ -39,6 +40,18 @@ def tokenizer_statistics(tokenizer: PreTrainedTokenizerBase, texts: Iterable[str
         "vocabulary": len(tokenizer),
         "used_share": len(used) / len(tokenizer),
     }
+
+
+def visible_pieces(tokenizer: PreTrainedTokenizerBase, text: str) -> list[str]:
+    """The tokens of a text, to look at; those of bytes as the text they stand for, half a character as \ufffd.
+
+    Example:
+        byte_bpe gives ["the", " gar", "den"], wordpiece ["the", "gar", "##den"].
+    """
+    ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
+    if isinstance(tokenizer.backend_tokenizer.decoder, ByteLevel):
+        return tokenizer.batch_decode([[number] for number in ids])
+    return tokenizer.convert_ids_to_tokens(ids)
 
 
 def _batches(texts: Iterator[str]) -> Iterator[list[str]]:

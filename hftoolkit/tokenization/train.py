@@ -65,7 +65,7 @@ class _Plan:
         """Refuse a vocabulary that cannot even hold the special tokens and the single symbols."""
         num_special = len(self.special) + len(self.sentinels)
         if self.vocab_size < num_special + num_symbols:
-            raise ValueError(
+            raise DataError(
                 f"vocab_size {self.vocab_size} is smaller than the {num_special + num_symbols} tokens that {self.kind}"
                 f" needs at least ({num_special} special tokens and {num_symbols} {symbols}); choose a larger one"
                 + ("" if self.kind in ("byte_bpe", "byte") else ", or leave out rare characters with min_frequency")
@@ -99,9 +99,9 @@ def train_tokenizer(
         progress: show bars where the output is a terminal.
 
     Raises:
-        ValueError: an unknown kind, an option that does not apply to it, or a `vocab_size` below what special tokens
-            and characters need.
-        DataError: no text, or something that is not text.
+        ValueError: an unknown kind, or an option that does not apply to it.
+        DataError: no text, something that is not text, or a `vocab_size` below what special tokens and characters
+            need.
     """
     check_kind(kind)
     if num_sentinels is not None and (kind != "unigram" or num_sentinels < 0):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hftoolkit.tokenization import tokenizer_statistics, train_tokenizer
+from hftoolkit.tokenization import tokenizer_statistics, train_tokenizer, visible_pieces
 
 
 def test_counts_by_hand():
@@ -35,3 +35,9 @@ def test_bytes_are_never_unknown():
 
 def test_no_documents():
     assert tokenizer_statistics(train_tokenizer("byte", None), [])["tokens_per_word"] == 0
+
+
+def test_visible_pieces(texts):
+    byte_bpe, wordpiece = (train_tokenizer(kind, texts, 400, progress=False) for kind in ("byte_bpe", "wordpiece"))
+    assert visible_pieces(byte_bpe, " walk \u00e9") == [" walk", " ", "\ufffd", "\ufffd"]
+    assert visible_pieces(wordpiece, "walksmall")[1].startswith("##")

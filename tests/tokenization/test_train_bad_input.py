@@ -26,16 +26,16 @@ def test_too_little_text_warns_with_the_size_reached(kind, caplog):
     [("byte_bpe", 200, 258), ("byte", 100, 258), ("gpt1_bpe", 12, 13), ("wordpiece", 14, 15), ("character", 7, 8)],
 )
 def test_too_small_a_vocabulary_names_both_numbers(kind, vocab_size, needed):
-    with pytest.raises(ValueError, match=rf"vocab_size {vocab_size} is smaller than the {needed} tokens"):
+    with pytest.raises(DataError, match=rf"vocab_size {vocab_size} is smaller than the {needed} tokens"):
         train_tokenizer(kind, ["abcde abcde"] if kind != "character" else ["abcde"], vocab_size, progress=False)
     tokenizer = train_tokenizer(kind, ["abcde" * 2], needed, progress=False)
     assert len(tokenizer) == needed
 
 
 def test_too_small_a_vocabulary_for_sentinels():
-    with pytest.raises(ValueError, match="vocab_size 50 is smaller than the 105 tokens"):
+    with pytest.raises(DataError, match="vocab_size 50 is smaller than the 105 tokens"):
         train_tokenizer("unigram", ["a"], 50, progress=False)
-    with pytest.raises(ValueError, match="vocab_size 3 is smaller than the 4 tokens"):
+    with pytest.raises(DataError, match="vocab_size 3 is smaller than the 4 tokens"):
         train_tokenizer("word", ["a"], 3, progress=False)
 
 

@@ -1,0 +1,146 @@
+"""Documents from any source: the built-in microworld, local files, or the Hub.
+
+Validation data come from the source's own split (validation, valid, val or dev); else they are the last
+`validation_fraction` of the documents; of a single document, its last characters. Streaming gives the same documents
+in the same order and the same splits; for that a local source is read through once beforehand, which also finds every
+bad row before training starts. Only where a streamed Hub data set has no validation split is it different: the first
+documents are held out then, because the end is not known.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
+from datasets.exceptions import DatasetGenerationError
+
+from hftoolkit.errors import DataError, MachineError, UserError
+
+from .hub import load_from_hub
+from .readers import SEPARATORS, read_documents
+from .splits import find_files, held_out, local_source
+
+READER_VERSION = 1  # part of the cache key: raise it when readers.py reads something differently
+FEATURES = Features({"text": Value("string")})
+
+
+def load_documents(data_args) -> DatasetDict | IterableDatasetDict:
+    """Load the splits train and, where there is one, validation and test.
+
+    Args:
+        data_args: DataArguments. `max_documents` limits every split of the source before a validation part is cut.
+
+    Returns:
+        A dictionary of data sets with the column `text`; the microworld also has `log_probability` (nats).
+
+    Raises:
+        DataError: the data are missing, damaged or empty.
+        HubError: the Hub cannot be reached, or does not have the data set.
+    """
+    if data_args.document_separator not in SEPARATORS:
+        raise DataError(f"document_separator is one of {', '.join(SEPARATORS)}, not {data_args.document_separator!r}")
+    if data_args.dataset == "builtin":
+        splits = _load_builtin(data_args)
+    elif (source := local_source(data_args.dataset)) is not None:
+        splits = _load_files(source, data_args)
+    else:
+        splits = load_from_hub(data_args)
+    if not data_args.streaming:
+        return DatasetDict(splits)
+    iterable = {
+        name: split if isinstance(split, IterableDataset) else split.to_iterable_dataset()
+        for name, split in splits.items()
+    }
+    return IterableDatasetDict(iterable)
+
+
+def fingerprint(dataset) -> str:
+    """First 16 hex digits of the SHA-256 of all texts, split after split.
+
+    Args:
+        dataset: a data set with the column `text`, or a dictionary of them; a streamed one is read through.
+    """
+    digest = hashlib.sha256()
+    for name, split in dataset.items() if isinstance(dataset, dict) else [("", dataset)]:
+        digest.update(name.encode() + b"\0")
+        for batch in split.select_columns(["text"]).iter(batch_size=1000):
+            for text in batch["text"]:
+                data = text.encode()
+                digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:16]
+
+
+def _load_builtin(data_args) -> dict[str, Dataset]:
+    if data_args.text_column != "text":
+        raise DataError(f"text_column={data_args.text_column!r}: the column of the built-in data set is 'text'")
+    from hftoolkit.data.microworld import make_documents
+
+    number = min(data_args.builtin_documents, data_args.max_documents or data_args.builtin_documents)
+    numbers = {"train": number}
+    if data_args.validation_fraction > 0:
+        numbers["validation"] = numbers["test"] = max(round(number * data_args.validation_fraction), 1)
+    splits = {}
+    for split, count in numbers.items():
+        documents = make_documents(count, seed=data_args.builtin_seed, split=split)
+        columns = {key: [document[key] for document in documents] for key in ("text", "log_probability")}
+        splits[split] = Dataset.from_dict(columns)
+    return splits
+
+
+def _load_files(source, data_args) -> dict[str, Dataset | IterableDataset]:
+    files_of, one_document_per_file = find_files(source)
+    splits = {}
+    for split in (name for name in ("train", "validation", "test") if name in files_of):
+        options = {
+            "files": tuple(map(str, files_of[split])),  # a tuple: datasets would divide a list among workers
+            "text_column": data_args.text_column,
+            "separator": "file" if one_document_per_file else data_args.document_separator,
+            "max_documents": data_args.max_documents,
+        }
+        cut = split == "train" and "validation" not in files_of and data_args.validation_fraction > 0
+        splits |= _load_split(split, options, data_args.validation_fraction if cut else 0, data_args.streaming)
+    return splits
+
+
+def _load_split(split: str, options: dict, fraction: float, streaming: bool) -> dict[str, Dataset | IterableDataset]:
+    first_two = list(islice(read_documents(**options), 2))
+    if not first_two:
+        raise DataError(f"0 documents in {', '.join(options['files'][:3])}: only blank lines, or nothing at all")
+    if len(first_two) == 1 and fraction:
+        text = first_two[0]
+        cut = len(text) - held_out(len(text), fraction)
+        parts = {"train": text[:cut], "validation": text[cut:]}
+        return {name: Dataset.from_dict({"text": [part]}, FEATURES) for name, part in parts.items() if part}
+    if not streaming:
+        whole = _dataset(options, 0, None)
+        cut = len(whole) - held_out(len(whole), fraction)
+        if cut == len(whole):
+            return {split: whole}
+        return {split: whole.select(range(cut)), "validation": whole.select(range(cut, len(whole)))}
+    number = sum(1 for _ in read_documents(**options))
+    cut = number - held_out(number, fraction)
+    arguments = dict(features=FEATURES, gen_kwargs=options | {"start": 0, "stop": cut})
+    parts = {split: IterableDataset.from_generator(_generate, **arguments)}
+    if cut < number:  # kept on disk: an evaluation must not read everything before it
+        parts["validation"] = _dataset(options, cut, number)
+    return parts
+
+
+def _dataset(options: dict, start: int, stop: int | None) -> Dataset:
+    """Documents start..stop as a memory-mapped data set; made again when a file or the reader has changed."""
+    states = [Path(file).stat() for file in options["files"]]
+    version = (READER_VERSION, *((state.st_size, state.st_mtime_ns) for state in states))
+    arguments = options | {"start": start, "stop": stop, "version": version}
+    try:
+        return Dataset.from_generator(_generate, features=FEATURES, gen_kwargs=arguments)
+    except DatasetGenerationError as error:
+        cause = error.__cause__
+        if isinstance(cause, OSError) and not isinstance(cause, UserError):
+            raise MachineError(f"the cache of data sets cannot be written: {cause}; set HF_HOME elsewhere") from error
+        raise cause or error from None
+
+
+def _generate(start: int, stop: int | None, version=None, **options) -> Iterator[dict[str, str]]:
+    for text in islice(read_documents(**options), start, stop):
+        yield {"text": text}
