@@ -33,11 +33,11 @@ class TaskArguments:
 
 
 def main(model_args, data_args, task_args, training_args):
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, set_seed
 
-    from hftoolkit.data.language_modeling import PackedDocuments, StreamedDocuments, collate_packed, tokenize_documents
+    from hftoolkit.data.language_modeling import collate_packed, pack_documents, tokenize_documents
     from hftoolkit.data.text import fingerprint, load_documents
-    from hftoolkit.evaluation.ngram import ngram_losses
+    from hftoolkit.evaluation.ngram import ngram_baselines
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import run_training
     from hftoolkit.training.optimizers import make_optimizer
@@ -53,18 +53,16 @@ def main(model_args, data_args, task_args, training_args):
         split: tokenize_documents(part, tokenizer, across=across, num_workers=data_args.preprocessing_num_workers)
         for split, part in documents.items()
     }
-    if data_args.streaming:
-        batch_size = training_args.per_device_train_batch_size
-        train = StreamedDocuments(tokens["train"], task_args.max_length, task_args.packing, batch_size=batch_size)
-    else:
-        train = PackedDocuments(tokens["train"], task_args.max_length, task_args.packing, len(tokenizer))
-    validation = None
-    if "validation" in tokens:
-        held_out = list(tokens["validation"]) if data_args.streaming else tokens["validation"]
-        validation = PackedDocuments(held_out, task_args.max_length, task_args.packing, len(tokenizer))
+    length, packing = task_args.max_length, task_args.packing
+    batch_size = training_args.per_device_train_batch_size if data_args.streaming else None
+    train = pack_documents(tokens["train"], length, packing, len(tokenizer), streamed_batch_size=batch_size)
+    validation = (
+        pack_documents(tokens["validation"], length, packing, len(tokenizer)) if "validation" in tokens else None
+    )
 
     # 3. Model.
-    model = load_model(AutoModelForCausalLM, model_args, tokenizer, max_position_embeddings=task_args.max_length)
+    set_seed(training_args.seed)
+    model = load_model(AutoModelForCausalLM, model_args, tokenizer, max_position_embeddings=length)
 
     # 4. Train, evaluate, save.
     trainer = TokenLossTrainer(
@@ -77,19 +75,17 @@ def main(model_args, data_args, task_args, training_args):
         optimizers=(make_optimizer(task_args.optimizer, model, training_args, task_args.adamw_learning_rate), None),
     )
 
-    rows_per_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
-
     def baselines(trainer):
-        """Unigram and bigram loss on the same tokens and, for built-in data, the entropy no model can go below."""
+        """What simpler models reach on the same tokens and, for built-in data, what no model can go below."""
         if validation is None or data_args.streaming:
             return {}
-        losses = ngram_losses((train.tokens, train.offsets), (validation.tokens, validation.offsets), len(tokenizer))
-        result = {"unigram_loss": losses[1], "bigram_loss": losses[2]}
+        results = ngram_baselines(train, validation, len(tokenizer))
         if "log_probability" in documents["validation"].column_names:
             nats = -sum(documents["validation"]["log_probability"])
-            result["true_entropy"] = nats / validation.summary()["tokens"]
-        return {"baselines": result}
+            results["true_entropy"] = nats / validation.summary()["tokens"]
+        return {"baselines": results}
 
+    rows_per_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size
     return run_training(
         trainer,
         card="gpt",
@@ -97,11 +93,11 @@ def main(model_args, data_args, task_args, training_args):
         data_summary={
             "name": data_args.dataset,
             "fingerprint": None if data_args.streaming else fingerprint(documents["train"]),
-            "train": None if data_args.streaming else train.summary(),
+            "train": train.summary(),
             "validation": None if validation is None else validation.summary(),
         },
         extra_metrics=baselines,
-        tokens_per_step=None if data_args.streaming else round(rows_per_step * train.summary()["tokens"] / len(train)),
+        tokens_per_step=None if data_args.streaming else round(rows_per_step * train.tokens_per_row),
     )
 
 

@@ -5,6 +5,7 @@ dropped at the end, and a batch holds the next token of every input (`shift_labe
 Shapes: B = rows of a batch, T = inputs of a row, N = inputs of a batch.
 """
 
+import datasets
 import numpy as np
 import torch
 
@@ -90,6 +91,11 @@ class PackedDocuments(torch.utils.data.Dataset):
         first, last = self.row_offsets[row], self.row_offsets[row + 1]
         return self.tokens, self.stretches[first:last]
 
+    @property
+    def tokens_per_row(self):
+        """Mean number of inputs in a row."""
+        return self.summary()["tokens"] / len(self)
+
     def summary(self):
         """What the plan of a run and the model card tell about the data."""
         inputs = np.diff(self.offsets)
@@ -150,6 +156,10 @@ class StreamedDocuments(torch.utils.data.IterableDataset):
         self.documents, self.row_length = documents, row_length
         self.pack, self.batch_size, self.window = PACKINGS[packing], batch_size, window
 
+    def summary(self):
+        """What is known before the stream is read."""
+        return {"streamed": True, "window": self.window}
+
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
         index, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
@@ -181,3 +191,20 @@ class StreamedDocuments(torch.utils.data.IterableDataset):
             ) from error
         if window:
             yield window
+
+
+def pack_documents(documents, row_length, packing, vocab_size, *, streamed_batch_size=None):
+    """Packed rows of tokenised documents.
+
+    Args:
+        documents: with the column `input_ids`; a stream is read into memory unless streamed_batch_size is given.
+        streamed_batch_size: rows of a batch, for a stream that does not fit memory.
+
+    Returns:
+        PackedDocuments, or StreamedDocuments where streamed_batch_size is given.
+    """
+    if streamed_batch_size is not None:
+        return StreamedDocuments(documents, row_length, packing, batch_size=streamed_batch_size)
+    if not isinstance(documents, datasets.Dataset):
+        documents = datasets.Dataset.from_list(list(documents))
+    return PackedDocuments(documents, row_length, packing, vocab_size)

@@ -66,3 +66,14 @@ def ngram_losses(train, held_out, vocab_size, max_order=2):
         probability = np.where(n > 0, (joint + t * probability) / np.maximum(n + t, 1), probability)
         losses[order] = float(-np.log(probability).mean())
     return losses
+
+
+def ngram_baselines(train, held_out, vocab_size):
+    """Loss of the unigram and the bigram model of `train` on `held_out`, both data sets with `tokens` and `offsets`.
+
+    Returns:
+        {"unigram_loss": nats per token, "bigram_loss": ...}.
+    """
+    sides = [(rows.tokens, rows.offsets) for rows in (train, held_out)]
+    losses = ngram_losses(*sides, vocab_size)
+    return {"unigram_loss": losses[1], "bigram_loss": losses[2]}

@@ -31,6 +31,67 @@ def hidden_matrices(model):
     return [weight for weight in linear if weight.requires_grad and id(weight) not in embeddings]
 
 
+def orthogonalized(matrices, coefficients, steps, eps):
+    """Newton-Schulz iteration of Jordan et al.: singular values pushed to about 1, for a stack of matrices.
+
+    Args:
+        matrices: (K, rows, columns), of one shape; not changed in place.
+
+    Returns:
+        (K, rows, columns), in the dtype given.
+    """
+    a, b, c = coefficients
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.mT if tall else matrices
+    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x
+
+
+class StackedMuon(torch.optim.Muon):
+    """torch.optim.Muon with matrices of one shape orthogonalised together, on a CPU in float32.
+
+    torch's iterates one matrix at a time in bfloat16, which a CPU without bfloat16 instructions computes many times
+    slower than float32 (benchmarks/LOG.md). Options, state and, to rounding, the updates are torch's.
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for group in self.param_groups:
+            shapes = {}
+            for p in group["params"]:
+                if p.grad is not None:
+                    shapes.setdefault(p.shape, []).append(p)
+            for parameters in shapes.values():
+                self._update(parameters, group)
+        return loss
+
+    def _update(self, parameters, group):
+        """Momentum, orthogonalisation, decoupled weight decay and step for matrices of one shape."""
+        for p in parameters:
+            self.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+        gradients = torch.stack([p.grad for p in parameters])
+        buffers = [self.state[p]["momentum_buffer"] for p in parameters]
+        torch._foreach_lerp_(buffers, list(gradients), 1 - group["momentum"])
+        update = torch.stack(buffers)
+        if group["nesterov"]:
+            update = gradients.lerp(update, group["momentum"])
+        compute = torch.float32 if update.device.type == "cpu" else torch.bfloat16
+        update = orthogonalized(update.to(compute), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        rows, columns = update.shape[1:]
+        scale = (
+            0.2 * max(rows, columns) ** 0.5
+            if group["adjust_lr_fn"] == "match_rms_adamw"
+            else max(1, rows / columns) ** 0.5
+        )
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, list(update.to(parameters[0].dtype)), alpha=-group["lr"] * scale)
+
+
 class MuonWithAdamW(torch.optim.Optimizer):
     """Muon on the hidden matrices and AdamW on everything else, behind one optimizer.
 
@@ -47,7 +108,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         rest = [p for p in model.parameters() if p.requires_grad and id(p) not in taken]
         if not matrices:
             raise ValueError(f"{type(model).__name__} has no hidden matrix for Muon; use AdamW")
-        self.muon = torch.optim.Muon(
+        self.muon = StackedMuon(
             matrices, lr=lr, weight_decay=weight_decay, momentum=momentum, adjust_lr_fn="match_rms_adamw"
         )
         self.adamw = torch.optim.AdamW(

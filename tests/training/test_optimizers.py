@@ -5,7 +5,7 @@ import torch
 from transformers import TrainingArguments, get_cosine_schedule_with_warmup
 
 from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM, HftGptForSequenceClassification
-from hftoolkit.training.optimizers import MuonWithAdamW, hidden_matrices, make_optimizer, parameter_groups
+from hftoolkit.training.optimizers import MuonWithAdamW, StackedMuon, hidden_matrices, make_optimizer, parameter_groups
 
 SIZES = dict(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=12)
 NO_DROPOUT = dict(embedding_dropout_prob=0.0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -67,6 +67,23 @@ def test_muon_update_is_orthogonal(model, tmp_path):
     train(model, make_optimizer("muon", model, args), 1)
     singular = torch.linalg.svdvals((weight.detach() - before) / (0.01 * 0.2 * 64**0.5))
     assert singular.median() > 0.6 and singular.max() < 1.3  # its smallest directions converge slowly
+
+
+@pytest.mark.parametrize("options", [{}, {"adjust_lr_fn": "match_rms_adamw", "nesterov": False}], ids=str)
+def test_stacked_muon_is_torchs(options):
+    """Five updates of several shapes; torch's iteration runs in bfloat16, which is the tolerance."""
+    sides = []
+    for muon in (StackedMuon, torch.optim.Muon):
+        generator = torch.Generator().manual_seed(0)
+        weights = [torch.nn.Parameter(torch.randn(s, generator=generator)) for s in ((8, 8), (12, 8), (8, 8), (8, 20))]
+        optimizer = muon(weights, lr=0.05, weight_decay=0.1, **options)
+        for _ in range(5):
+            for weight in weights:
+                weight.grad = torch.randn(weight.shape, generator=generator)
+            optimizer.step()
+        sides.append(weights)
+    for ours, theirs in zip(*sides, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.02, atol=0.01)
 
 
 def test_a_schedule_moves_both_rates(model, tmp_path):
