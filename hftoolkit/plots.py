@@ -34,7 +34,8 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    figure = Figure(figsize=(8, 8), dpi=120, layout="constrained")
+    figure = Figure(figsize=(8, 8), dpi=120)
+    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.07, top=0.95, hspace=0.1)
     FigureCanvasAgg(figure)  # no pyplot: drawing must not touch the state of a program that plots itself
     loss, norm, rate = figure.subplots(3, 1, sharex=True, height_ratios=[2.2, 1, 1])
     if title:

@@ -122,10 +122,7 @@ class _Run(TrainerCallback):
         return read_json(self.folder / RESULTS_FILE) or {}
 
     def begin(self, until_the_end):
-        """Take the folder, write the first record, and return the checkpoint to go on from, or None.
-
-        What cannot work is refused here, before anything is written into another's folder.
-        """
+        """Take the folder, write the first record, and return the checkpoint to go on from, or None."""
         dataset = self.trainer.train_dataset
         if dataset is None or (hasattr(dataset, "__len__") and len(dataset) == 0):
             raise DataError("the training data are empty: there is not a single row to train on")
@@ -161,7 +158,12 @@ class _Run(TrainerCallback):
             until_the_end.callback(trainer.remove_callback, callback)
         start = None if self.checkpoint is None else str(self.checkpoint)
         with SealedSaves(trainer).installed(), self.finite.watching(), resumption.installed():
-            self.outcome = trainer.train(resume_from_checkpoint=start)
+            try:
+                self.outcome = trainer.train(resume_from_checkpoint=start)
+            except ValueError as error:
+                if "does not contain any data" in str(error):  # Accelerate, of a stream that gives nothing
+                    raise DataError("the training data are empty: the stream ended before its first row") from error
+                raise
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first_step, self.first_tokens = state.global_step, state.num_input_tokens_seen

@@ -6,6 +6,7 @@ python tests/training/tiny_run.py FOLDER '{"max_steps": 20}'
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import torch
@@ -70,5 +71,9 @@ def reports(trainer):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
+    options = json.loads(sys.argv[2])
+    model, pause_at = tiny_model(**options.pop("model", {})), options.pop("pause_at", None)
+    callbacks = [At(pause_at, lambda: time.sleep(2))] if pause_at else []
     with one_line_errors():
-        run_training(tiny_trainer(sys.argv[1], **json.loads(sys.argv[2])))
+        run_training(tiny_trainer(sys.argv[1], model=model, callbacks=callbacks, **options))
