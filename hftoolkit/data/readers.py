@@ -61,10 +61,9 @@ def read_documents(
 
 
 def _read_rows(file: Path, text_column: str, separator: str) -> Iterator[tuple[int, object]]:
-    suffix = data_suffix(file)
-    if suffix in ROW_SUFFIXES:
+    if data_suffix(file) in ROW_SUFFIXES:
         read = {".json": _json_rows, ".csv": _table_rows, ".tsv": _table_rows, ".parquet": _parquet_rows}
-        return read.get(suffix, _json_line_rows)(file, text_column)
+        return read.get(data_suffix(file), _json_line_rows)(file, text_column)
     return enumerate(_plain_documents(file, separator), start=1)
 
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from hftoolkit.errors import DataError
 
+MAX_CHARACTERS = 1_000_000  # given to a pre-tokenizer at once: it needs some hundred bytes per character
+
 
 class Documents:
     """A stream of texts that can be gone through once; it refuses what is not text and an end without any text."""
@@ -30,9 +32,27 @@ class Documents:
                     "remove it, e.g. text.encode('utf-8', 'replace').decode()"
                 ) from None
             characters += len(text)
-            yield text
+            yield from parts_of(text)
         if not characters:
             raise DataError(f"{number} documents with 0 characters: there is nothing to train a tokenizer on")
+
+
+def parts_of(text: str) -> Iterator[str]:
+    """Cut a long text before white space, where every pre-tokenizer ends a word; without any, anywhere.
+
+    Example:
+        "ab cd" gives "ab" and " cd" where MAX_CHARACTERS is 3.
+    """
+    begin = 0
+    while len(text) - begin > MAX_CHARACTERS:
+        end = begin + MAX_CHARACTERS
+        cut = max(text.rfind(" ", begin, end), text.rfind("\n", begin, end))
+        while cut > begin and text[cut - 1].isspace():
+            cut -= 1
+        cut = cut if cut > begin else end
+        yield text[begin:cut]
+        begin = cut
+    yield text[begin:]
 
 
 def count_words(documents: Iterable[str], normalizer, pre_tokenizer) -> Counter:

@@ -7,10 +7,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from unittest import mock
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from hftoolkit.tokenization import KINDS, train_tokenizer
+from hftoolkit.tokenization import KINDS, counting, train_tokenizer
 from hftoolkit.tokenization.pipelines import make_normalizer, make_pre_tokenizer
 from hftoolkit.tokenization.train import byte_symbols
 
@@ -135,6 +138,25 @@ def test_model_max_length_is_kept(texts, tmp_path):
     assert len(tokenizer(texts[0], truncation=True).input_ids) == 7
     tokenizer.save_pretrained(tmp_path)
     assert json.loads((tmp_path / "tokenizer_config.json").read_text())["model_max_length"] == 7
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "byte"])
+def test_long_documents_are_read_in_parts(kind, texts, monkeypatch):
+    """The parts end where words end, so the vocabulary is that of the whole."""
+    long = ["  \n".join(texts), "x" * 700, " " * 300 + "y"]
+    whole = vocabulary_hash(train(kind, long))
+    monkeypatch.setattr(counting, "MAX_CHARACTERS", 701)
+    assert vocabulary_hash(train(kind, long)) == whole
+    assert [*counting.parts_of("a" * 1500)] == ["a" * 701, "a" * 701, "a" * 98]
+
+
+@given(text=st.text(st.sampled_from("ab \n")), size=st.integers(1, 9))
+def test_parts_join_to_the_text_and_end_with_words(text, size):
+    with mock.patch.object(counting, "MAX_CHARACTERS", size):
+        parts = list(counting.parts_of(text))
+    assert "".join(parts) == text and all(len(part) <= size for part in parts)
+    for before, after in zip(parts, parts[1:], strict=False):
+        assert after[0].isspace() or len(before) == size
 
 
 SAME_IDS = """
