@@ -8,8 +8,8 @@ import torch
 
 from hftoolkit.recipes import evaluate_lm, generate, pretrain_gpt
 
-QUICK = ["--builtin_documents", "300", "--max_steps", "40", "--warmup_steps", "5", "--eval_steps", "20"]
-QUICK += ["--save_steps", "20", "--use_cpu"]
+SMALL = ["--builtin_documents", "300", "--warmup_steps", "5", "--save_steps", "20", "--use_cpu"]
+QUICK = [*SMALL, "--max_steps", "40", "--eval_steps", "20"]
 
 
 def run(recipe, *argv):
@@ -126,7 +126,7 @@ def test_interrupted_and_resumed_is_uninterrupted(finished, tmp_path, monkeypatc
 )
 def test_other_ways_to_train(options, tmp_path):
     results = run(
-        pretrain_gpt, "--config", "gpt/tiny", "--output_dir", tmp_path / "run", *QUICK, "--max_steps", "12",
+        pretrain_gpt, "--config", "gpt/tiny", "--output_dir", tmp_path / "run", *SMALL, "--max_steps", "12",
         "--eval_strategy", "no", *options,
     )  # fmt: skip
     assert math.isfinite(results["train_loss"]) and results["train_loss"] < math.log(512) + 0.5
