@@ -144,12 +144,12 @@ def convert_folder(source, destination, to=None):
     converted = to_stock(model) if is_ours else from_stock(model)
     destination.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{destination.name}-", dir=destination.parent))
+    whole = staging / "model"  # with the usual permissions; the temporary folder is for its owner only
     try:
-        converted.save_pretrained(staging)
+        converted.save_pretrained(whole)
         if any((source / name).is_file() for name in ("tokenizer.json", "vocab.json", "tokenizer_config.json")):
-            transformers.AutoTokenizer.from_pretrained(source).save_pretrained(staging)
-        os.replace(staging, destination)
-    except BaseException:
+            transformers.AutoTokenizer.from_pretrained(source).save_pretrained(whole)
+        os.replace(whole, destination)
+    finally:
         shutil.rmtree(staging, ignore_errors=True)
-        raise
     return destination
