@@ -11,17 +11,15 @@ import contextlib
 import shlex
 import sys
 import time
-from dataclasses import fields
 from pathlib import Path
 
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
-from hftoolkit.arguments.checks import inert_keys
-from hftoolkit.arguments.output_folder import differences
 from hftoolkit.errors import DataError, HubError, UserError
 from hftoolkit.plots import plot_curves
+from hftoolkit.training import provenance
 from hftoolkit.training.callbacks import FiniteCheck, Interruption, require_finite_weights
 from hftoolkit.training.checkpoints import finish_interrupted_saves, list_checkpoints, newest_whole, require_same_model
 from hftoolkit.training.disk import explained, read_json, require_space, require_writable, write_json
@@ -109,13 +107,9 @@ class _Run(TrainerCallback):
     def earlier_results(self):
         """The results of this very run where it is finished; None where something is left to do."""
         earlier, args = read_json(self.folder / RECORD_FILE) or {}, self.trainer.args
-        before, now = earlier.get("given"), vars(args).get("given_arguments")
-        if before is not None and now is not None:
-            defaults = {field.name: field.default for kind in (args, *self.arguments) for field in fields(kind)}
-            free = inert_keys(args.to_dict()) | set(vars(args).get("allowed_changes", ()))
-            if changed := differences(before, now, defaults, free):
-                listed = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed)
-                raise RunFolderError(f"{self.folder} holds a run with other arguments ({listed}): choose another one")
+        if changed := provenance.changed_arguments(earlier.get("given"), args, self.arguments):
+            listed = "; ".join(f"{key} was {old!r} and is {new!r}" for key, old, new in changed)
+            raise RunFolderError(f"{self.folder} holds a run with other arguments ({listed}): choose another one")
         if earlier.get("status") != "done":
             return None
         say(f"already done: {self.folder}")
@@ -150,6 +144,7 @@ class _Run(TrainerCallback):
         until_the_end.callback(vars(args).update, dict(vars(args)))
         args.logging_nan_inf_filter = False  # it reports the mean of earlier losses in place of NaN
         args.push_to_hub = False  # Trainer would push in the middle, its pickled arguments too
+        args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns of it where there is nothing to pin for
         for standard in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
             trainer.remove_callback(standard)
         progress = Progress(trainer, self.data_summary, self.checkpoint, self.tokens_per_step)
@@ -218,7 +213,8 @@ class _Run(TrainerCallback):
             write_json(folder / RESULTS_FILE, results)
             table = baseline_table(results.get("baselines", {}))
             losses = {name: found.get("eval_loss") for name, found in table.items()}
-            attempt("curves.png", plot_curves, state.log_history, folder / "curves.png", baselines=losses)
+            picture = {"baselines": losses, "title": folder.resolve().name}
+            attempt("curves.png", plot_curves, state.log_history, folder / "curves.png", **picture)
             self.record.facts |= {"steps": state.global_step, "spikes": self.finite.spikes, **speed}
             self.record.write()  # the card quotes its seconds
             if self.card is not None:

@@ -11,6 +11,8 @@ from pathlib import Path
 import torch
 
 import hftoolkit
+from hftoolkit.arguments.checks import inert_keys
+from hftoolkit.arguments.output_folder import differences
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "safetensors", "numpy", "peft", "trl")
 
@@ -101,10 +103,29 @@ def all_arguments(training_args, others=()):
     return found
 
 
+def changed_arguments(before, args, others=()):
+    """[(key, value before, value now)] of what a run was given and is given now, where that may change its result.
+
+    Empty where either is unknown: only parse_arguments says what was given. The fields of `model_config` are left to
+    it, because it knows the defaults of each architecture; the weights of a checkpoint are compared in any case.
+    """
+    now = vars(args).get("given_arguments")
+    if before is None or now is None:
+        return []
+    defaults = {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for arguments in (args, *others)
+        for field in dataclasses.fields(arguments)
+    }
+    free = inert_keys(args.to_dict()) | {"model_config", *vars(args).get("allowed_changes", ())}
+    return differences(before, now, defaults, free)
+
+
 def hyperparameters(training_args, others=()):
     """The arguments that decide a result, flat; None, empty and False are left out."""
     stock = training_args.to_dict()
-    chosen = {name: stock[name] for name in DECISIVE if name in stock}
+    length = "num_train_epochs" if stock["max_steps"] > 0 else "max_steps"  # the one that decides nothing
+    chosen = {name: stock[name] for name in DECISIVE if name in stock and name != length}
     for arguments in others:
         chosen |= dataclasses.asdict(arguments)
     rows = stock["per_device_train_batch_size"] * stock["gradient_accumulation_steps"] * training_args.world_size

@@ -42,11 +42,11 @@ def baseline_table(baselines):
     """Baselines as name -> {metric: value}; a bare number is a loss on the evaluation data.
 
     Example:
-        {"unigram_loss": 5.1, "majority": {"eval_accuracy": 0.6}}
-        -> {"unigram": {"eval_loss": 5.1}, "majority": {"eval_accuracy": 0.6}}
+        {"unigram_loss": 5.1, "one_class": {"eval_accuracy": 0.6}}
+        -> {"unigram": {"eval_loss": 5.1}, "one class": {"eval_accuracy": 0.6}}
     """
     return {
-        name.removesuffix("_loss"): found if isinstance(found, dict) else {"eval_loss": found}
+        name.removesuffix("_loss").replace("_", " "): found if isinstance(found, dict) else {"eval_loss": found}
         for name, found in baselines.items()
         if found is not None
     }

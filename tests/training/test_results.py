@@ -24,7 +24,7 @@ def test_numbers_are_rounded_and_the_undefined_are_named(caplog):
 
 
 def test_a_bare_baseline_is_a_loss():
-    assert baseline_table({"unigram_loss": 5.1, "majority": {"eval_accuracy": 0.6}, "unknown": None}) == {
+    assert baseline_table({"unigram_loss": 5.1, "one_class": {"eval_accuracy": 0.6}, "unknown": None}) == {
         "unigram": {"eval_loss": 5.1},
-        "majority": {"eval_accuracy": 0.6},
+        "one class": {"eval_accuracy": 0.6},
     }
