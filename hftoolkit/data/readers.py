@@ -167,7 +167,7 @@ def _json_line_rows(file: Path, text_column: str) -> Iterator[tuple[int, object]
     with _opened(file) as text:
         for number, line in enumerate(text, start=1):
             if line.strip():
-                yield number, _field(_parse_json(line, file, number), text_column)
+                yield number, _field(_parse_json(line.removesuffix("\n"), file, number), text_column)
 
 
 def _json_rows(file: Path, text_column: str) -> Iterator[tuple[int, object]]:
@@ -188,7 +188,8 @@ def _parse_json(text: str, file: Path, line: int | None):
         return json.loads(text)
     except json.JSONDecodeError as error:
         place = f"{file}:{line or error.lineno}:{error.colno}"
-        raise DataError(f"{place}: broken JSON: {error.msg[0].lower()}{error.msg[1:]}") from None
+        form = "; .json is a list of objects, or an object per line" if data_suffix(file) == ".json" else ""
+        raise DataError(f"{place}: broken JSON: {error.msg.lower()}{form}") from None
     except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
         raise DataError(f"{file}:{line or 1}: JSON that cannot be read: {error}") from None
 
@@ -241,10 +242,9 @@ def _parquet_rows(file: Path, text_column: str) -> Iterator[tuple[int, object]]:
     try:
         with pyarrow.parquet.ParquetFile(file) as table:
             check_column(table.schema_arrow.names, text_column, file)
-            row = 0
+            row = 1
             for batch in table.iter_batches(batch_size=1000, columns=[text_column]):
-                for value in batch.column(0).to_pylist():
-                    row += 1
-                    yield row, value
-    except (pyarrow.ArrowException, UnicodeDecodeError) as error:
+                yield from enumerate(batch.column(0).to_pylist(), start=row)
+                row += len(batch)
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         raise DataError(f"{file}: the Parquet file is damaged: {str(error).splitlines()[0]}") from error

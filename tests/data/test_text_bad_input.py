@@ -28,6 +28,11 @@ ROWS = [{"text": "a"}, {"text": None}, {"body": "b"}, {"text": 5}, {"text": "\ud
         ("a.jsonl", '{"text": "a"}\n\n{"text": "b" "c"}\n', r"a.jsonl:3:14: broken JSON: expecting ',' delimiter"),
         ("a.jsonl", '{"text": "a"}\n{"text": "b', r"a.jsonl:2:10: broken JSON: unterminated string"),
         ("a.json", '[\n{"text": "a"},\n{"text" "b"}]', r"a.json:3:9: broken JSON"),
+        (
+            "a.json",
+            '{\n"data": [{"text": "a"}]\n}',
+            r"a.json:1:2: broken JSON: .*; .json is a list of objects",
+        ),
         ("a.jsonl", "[" * 200_000, r"a.jsonl:1: JSON that cannot be read"),
         ("a.jsonl", "\n".join(map(json.dumps, ROWS)), r"5 of 7 rows have no text in 'text': a.jsonl:2 \(null\), "),
         (
@@ -74,6 +79,15 @@ def test_parquet_with_nulls_and_other_types(tmp_path):
     ):
         with pytest.raises(DataError, match=message):
             load_documents(DataArguments(dataset=str(tmp_path / "a.parquet"), text_column=column))
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: data[:30] + b"\xff" * 200 + data[230:]])
+def test_damaged_parquet(damage, tmp_path):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": [f"text {i} {i * i}" for i in range(500)]}), path)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match="a.parquet: the Parquet file is damaged"):
+        load_documents(DataArguments(dataset=str(path)))
 
 
 def test_bad_rows_beyond_the_limit_do_not_matter(write, load):

@@ -57,7 +57,7 @@ def test_who_promises():
 
 
 @pytest.mark.parametrize("kind", ["byte_bpe", "byte"])
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(text=MIXED)
 @example(text="")
 @example(text=" \x00 ")
@@ -70,7 +70,7 @@ def test_bytes_bring_every_text_back(kind, text, tokenizers):
     assert not set(as_text) & set(tokenizer.all_special_ids), "special tokens in a text can be kept out"
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(text=MIXED.filter(bool))
 @example(text="\r\n <|endoftext|> <unk>\x00")
 def test_characters_bring_back_what_they_have_seen(text):

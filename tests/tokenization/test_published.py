@@ -23,7 +23,7 @@ def published(real_data):
 
 @pytest.fixture(scope="module")
 def lines(real_data):
-    """1,200 lines of an encyclopedia, tales and plays; the encyclopedia has accents, dashes and other scripts."""
+    """600 lines of an encyclopedia, tales and plays; the encyclopedia has accents, dashes and other scripts."""
     files = (
         "wiki_articles.txt",
         "wikitext-2-raw/wiki.valid.raw",
@@ -33,7 +33,7 @@ def lines(real_data):
     found = []
     for file in files:
         whole = [line for line in (real_data / "lm" / file).read_text(encoding="utf-8").split("\n") if line.strip()]
-        found += whole[:: len(whole) // 300][:300]
+        found += whole[:: len(whole) // 150][:150]
     return found
 
 
@@ -191,8 +191,9 @@ def test_special_tokens_and_added_ones(published, real_data):
 def test_saved_and_loaded_again_gives_the_same(published, lines, tmp_path):
     from transformers import PreTrainedTokenizerFast
 
-    for kind, tokenizer in published.items():
+    for kind in ("gpt1_bpe", "unigram"):
+        tokenizer = published[kind]
         tokenizer.save_pretrained(tmp_path / kind)
         again = PreTrainedTokenizerFast.from_pretrained(tmp_path / kind)
-        some = lines[::40]
+        some = lines[::20]
         assert again(some, verbose=False) == tokenizer(some, verbose=False), kind
