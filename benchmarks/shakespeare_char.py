@@ -5,7 +5,7 @@
 Runs the configs gpt/shakespeare_char and gpt/shakespeare_char_muon through the recipe: the model, batch and number of
 steps of nanoGPT's CPU setting (https://github.com/karpathy/nanoGPT, README, "baby GPT on a CPU"), 1.54 M characters
 seen. The loss covers the whole validation split, every character predicted once. Speed is taken from a second, shorter
-run without evaluation. --quick makes both runs a tenth as long and proves nothing about the loss.
+run without evaluation. --quick takes AdamW alone for a twentieth of the steps, which says nothing about the loss.
 """
 
 import argparse
@@ -69,13 +69,13 @@ def main():
     parser.add_argument("--dataset", required=True, help="tinyshakespeare's input.txt")
     parser.add_argument("--quick", action="store_true")
     arguments = parser.parse_args()
-    start, steps = time.monotonic(), STEPS // 10 if arguments.quick else STEPS
-    configs = {"adamw": "shakespeare_char", "muon": "shakespeare_char_muon"}
+    start, steps = time.monotonic(), STEPS // 20 if arguments.quick else STEPS
+    configs = {"adamw": "shakespeare_char"} | ({} if arguments.quick else {"muon": "shakespeare_char_muon"})
     result = {name: measure(config, arguments.dataset, steps) for name, config in configs.items()}
     for name, row in result.items():
         print(f"{name:6} {row}")
     reached = [result[name]["steps_to_target"] for name in configs]
-    result["fewer_steps_to_target"] = round(reached[0] / reached[1], 2) if all(reached) else None
+    result["fewer_steps_to_target"] = round(reached[0] / reached[-1], 2) if all(reached) else None
     result["target"], result["wall_seconds"] = TARGET, round(time.monotonic() - start)
     print(json.dumps(result))
 
