@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import torch
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import TrainerCallback
 
 from hftoolkit.training.checkpoints import MANIFEST
@@ -28,12 +29,31 @@ def is_real_warning(record):
     return not str(record.msg).startswith("There were missing keys in the checkpoint model loaded")
 
 
+@contextlib.contextmanager
+def present_settings(optimizer, scheduler):
+    """Around the loading of their states: keep the settings that optimizer and scheduler have now.
+
+    The moments and the number of steps are those of the checkpoint; learning rate, weight decay and the like are not.
+    """
+    groups = [{key: value for key, value in group.items() if key != "params"} for group in optimizer.param_groups]
+    rates = list(scheduler.base_lrs) if isinstance(scheduler, LambdaLR) else None
+    yield
+    for group, settings in zip(optimizer.param_groups, groups, strict=True):
+        group |= settings
+    if rates is not None:  # a schedule that follows a metric has no rate of its own to keep
+        scheduler.base_lrs = rates
+        for group, rate, factor in zip(optimizer.param_groups, rates, scheduler.lr_lambdas, strict=True):
+            group["lr"] = rate * factor(scheduler.last_epoch)
+        scheduler._last_lr = [group["lr"] for group in optimizer.param_groups]  # what is reported
+
+
 class Resumption(TrainerCallback):
     """Completes Trainer's resuming from `checkpoint` (None: a run from its first step).
 
     It restores the sums of losses, the state of callbacks (the patience of early stopping) and the place of the best
-    checkpoint where the folder was moved; and it stops a run that resumes at its last step: Trainer would take one
-    step more. For the last, `_run_epoch` of the trainer's own object (not of its class) is wrapped.
+    checkpoint where the folder was moved. Two methods of the trainer's own object (not of its class) are wrapped:
+    `_run_epoch`, because Trainer takes one step too many when it resumes at the last step; and, for --allow_change,
+    `_load_optimizer_and_scheduler`, which brings back the old learning rate and weight decay whatever is given now.
     """
 
     def __init__(self, trainer, checkpoint):
@@ -42,7 +62,14 @@ class Resumption(TrainerCallback):
     @contextlib.contextmanager
     def installed(self):
         """Guard the trainer's epochs while open."""
-        trainer, plain_epoch = self.trainer, self.trainer._run_epoch
+        trainer = self.trainer
+        plain_epoch, plain_load = trainer._run_epoch, trainer._load_optimizer_and_scheduler
+
+        def load_optimizer_and_scheduler(checkpoint):
+            if checkpoint is None or not vars(trainer.args).get("allowed_changes"):
+                return plain_load(checkpoint)
+            with present_settings(trainer.optimizer, trainer.lr_scheduler):
+                plain_load(checkpoint)
 
         def run_epoch(*args, **kwargs):
             if trainer.state.global_step < trainer.state.max_steps:
@@ -50,14 +77,14 @@ class Resumption(TrainerCallback):
             else:
                 trainer.control.should_training_stop = True
 
-        trainer._run_epoch = run_epoch
+        trainer._run_epoch, trainer._load_optimizer_and_scheduler = run_epoch, load_optimizer_and_scheduler
         trainer.args.restore_callback_states_from_checkpoint = self.checkpoint is not None
         trainers_log = logging.getLogger("transformers.trainer")
         trainers_log.addFilter(is_real_warning)
         try:
             yield self
         finally:
-            del trainer._run_epoch
+            del trainer._run_epoch, trainer._load_optimizer_and_scheduler
             trainers_log.removeFilter(is_real_warning)
 
     def on_train_begin(self, args, state, control, **kwargs):

@@ -26,7 +26,11 @@ def poison(value, step, what):
             loss = super().compute_loss(model, *args, **kwargs)
             if self.state.global_step + 1 != step:
                 return loss
-            return loss * value if what == "loss" else loss + (loss - loss.detach()) * value
+            if what == "gradient":
+                loss = loss * 1.0
+                loss.register_hook(lambda gradient: gradient * value)
+                return loss
+            return loss * value
 
     return Poisoned
 

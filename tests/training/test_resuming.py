@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_run import At, reports, tiny_model, tiny_trainer, token_rows, weights_hash
-from transformers import EarlyStoppingCallback
+from transformers import EarlyStoppingCallback, Trainer
 
 from hftoolkit.errors import CheckpointError, RunInterruptedError
 from hftoolkit.run import run_training
@@ -55,19 +55,42 @@ def test_interrupted_equals_uninterrupted(tmp_path, steps, options):
     assert_same_run(tmp_path / "b", resumed, tmp_path / "a", unbroken)
 
 
+class BestAtFour(Trainer):
+    """Its evaluation says that the model is best at step 4."""
+
+    def evaluation_loop(self, *args, **kwargs):
+        output = super().evaluation_loop(*args, **kwargs)
+        output.metrics["eval_loss"] = abs(self.state.global_step - 4.0)
+        return output
+
+
 def test_the_best_checkpoint_and_the_patience_survive(tmp_path):
-    options = dict(metric_for_best_model="eval_loss", load_best_model_at_end=True, save_steps=2, learning_rate=0.3)
-    options |= EACH_STEP | dict(eval_rows=token_rows(8, seed=9), save_total_limit=1)
-    unbroken = tiny_trainer(tmp_path / "a", callbacks=[EarlyStoppingCallback(3)], **options)
+    """Two evaluations without progress are allowed: one before the interruption, one after it."""
+    options = dict(metric_for_best_model="eval_loss", load_best_model_at_end=True, save_steps=2, save_total_limit=1)
+    options |= dict(eval_strategy="steps", eval_steps=2, eval_rows=token_rows(8), trainer_class=BestAtFour)
+    unbroken = tiny_trainer(tmp_path / "a", callbacks=[EarlyStoppingCallback(2)], **options)
     run_training(unbroken)
-    interrupt(tmp_path / "b", 5, callbacks=[EarlyStoppingCallback(3)], **options)
+    interrupt(tmp_path / "b", 7, callbacks=[EarlyStoppingCallback(2)], **options)
     os.rename(tmp_path / "b", tmp_path / "c")  # the best checkpoint is found although the folder was moved
-    resumed = tiny_trainer(tmp_path / "c", callbacks=[EarlyStoppingCallback(3)], **options)
+    resumed = tiny_trainer(tmp_path / "c", callbacks=[EarlyStoppingCallback(2)], **options)
     run_training(resumed)
-    assert unbroken.state.best_global_step < unbroken.state.global_step < 14
+    assert (unbroken.state.best_global_step, unbroken.state.global_step) == (4, 8)
     assert_same_run(tmp_path / "c", resumed, tmp_path / "a", unbroken)
     best = Path(resumed.state.best_model_checkpoint)
     assert best.parent == tmp_path / "c" and faults(best) == []
+
+
+def test_an_allowed_change_takes_effect(tmp_path):
+    """The step count and the moments go on; the learning rate and the weight decay are the new ones."""
+    interrupt(tmp_path, 8)
+    changed = tiny_trainer(tmp_path, learning_rate=1e-3, weight_decay=0.5, max_steps=20)
+    changed.args.allowed_changes = ["learning_rate", "weight_decay", "max_steps"]
+    run_training(changed)
+    rates = {entry["step"]: entry["learning_rate"] for entry in reports(changed) if "learning_rate" in entry}
+    # Reported is the rate of the last update: 12 steps of 20 are left before the 9th, 9 before the 12th.
+    assert rates[6] == pytest.approx(1e-2 * 9 / 14) and rates[9] == pytest.approx(1e-3 * 12 / 20)
+    assert rates[12] == pytest.approx(1e-3 * 9 / 20) and max(rates) == 18
+    assert [group["weight_decay"] for group in changed.optimizer.param_groups] == [0.5, 0.0]
 
 
 def test_a_checkpoint_holds_no_pickled_arguments(tmp_path):
