@@ -184,6 +184,12 @@ def test_sdpa_generates_as_eager(model):
     assert torch.equal(expected, new_tokens(model, prompts, **GREEDY))
 
 
+def test_generates_from_embeddings(model, prompts):
+    embeds = model.get_input_embeddings()(prompts["input_ids"]).detach()
+    given = dict(inputs_embeds=embeds, attention_mask=prompts["attention_mask"])
+    assert torch.equal(model.generate(**given, **GREEDY), new_tokens(model, prompts, **GREEDY))
+
+
 def test_generation_stops_at_the_end_token(model, prompts):
     free = new_tokens(model, prompts, **GREEDY)
     end = int(free[0, 2])

@@ -1,0 +1,69 @@
+"""torch.compile takes every head whole, without a break in its graph, and computes the same."""
+
+import copy
+
+import pytest
+import torch
+from small_models import GENERATING, HEADS, HEADS_WITH_LOSS, assert_gradients_close, batch, scalar
+from transformers import StaticCache
+
+
+def assert_compiled_is_eager(head, backend, inputs, training, autocast=False):
+    torch._dynamo.reset()
+    model = head.model(num_hidden_layers=1).train(training)
+    expected, compiled = copy.deepcopy(model), torch.compile(model, fullgraph=True, backend=backend)
+    losses = []
+    for run in (compiled, expected):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            losses.append(scalar(run(**inputs)))
+        losses[-1].backward()
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
+    theirs = {name: parameter.grad for name, parameter in expected.named_parameters()}
+    assert_gradients_close({name: p.grad for name, p in model.named_parameters()}, theirs, tolerance=5e-5)
+
+
+def packed_batch():
+    ids = batch((12, 12))["input_ids"]
+    positions = torch.tensor([[0, 1, 2, 3, 0, 1, 2, 0, 1, 2, 3, 4], [0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0]])
+    return dict(input_ids=ids, position_ids=positions, labels=ids.masked_fill(positions == 0, -100))
+
+
+def test_trains_in_one_compiled_graph():
+    """One head here, for the time it takes; all of them, and the default compiler, in the slow tests below."""
+    assert_compiled_is_eager(GENERATING[0], "aot_eager", GENERATING[0].labelled(batch()), training=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("head", HEADS, ids=str)
+def test_every_head_compiles_into_one_graph(head, backend, training):
+    inputs = head.labelled(batch()) if head in HEADS_WITH_LOSS else batch()
+    assert_compiled_is_eager(head, backend, inputs, training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False], ids=["train", "eval"])
+@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("head", GENERATING, ids=str)
+def test_packed_rows_compile_into_one_graph(head, backend, training):
+    assert_compiled_is_eager(head, backend, packed_batch(), training)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", GENERATING, ids=str)
+def test_bfloat16_training_compiles_into_one_graph(head):
+    assert_compiled_is_eager(head, "aot_eager", head.labelled(batch()), training=True, autocast=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", GENERATING, ids=str)
+@torch.no_grad()
+def test_decoding_with_a_static_cache_compiles_into_one_graph(head):
+    torch._dynamo.reset()
+    model, ids = head.model(), batch((9, 9))["input_ids"]
+    cache = StaticCache(config=model.config, max_cache_len=16)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    steps = [ids[:, :4], *ids[:, 4:].split(1, dim=1)]
+    logits = [compiled(step, past_key_values=cache, use_cache=True).logits for step in steps]
+    torch.testing.assert_close(torch.cat(logits, dim=1), model(ids).logits, rtol=1e-4, atol=1e-4)
