@@ -20,7 +20,7 @@ quickstart: $(VENV)/.stamp  ## train, evaluate, generate, export on built-in dat
 	$(OFFLINE) $(PY) -m hftoolkit.cli quickstart --stage $(STAGE)
 
 test: $(VENV)/.stamp  ## the tests
-	$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow and not gpu and not network"
+	$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 -m "not slow and not gpu and not network"
 
 test-export: $(VENV)/.stamp  ## only the tests that load models without hftoolkit
 	$(OFFLINE) OMP_NUM_THREADS=1 $(PY) -m pytest -q -m export
