@@ -152,7 +152,7 @@ class _Run(TrainerCallback):
             trainer.add_callback(callback)
             until_the_end.callback(trainer.remove_callback, callback)
         start = None if self.checkpoint is None else str(self.checkpoint)
-        with SealedSaves(trainer).installed(), self.finite.watching(), resumption.installed():
+        with SealedSaves(trainer, resumption).installed(), self.finite.watching(), resumption.installed():
             try:
                 self.outcome = trainer.train(resume_from_checkpoint=start)
             except ValueError as error:

@@ -17,7 +17,6 @@ from hftoolkit.errors import MachineError
 from hftoolkit.training.callbacks import require_finite_weights
 from hftoolkit.training.checkpoints import FORMAT, MANIFEST, STAGING, publish, rotate, seal
 from hftoolkit.training.disk import explained, flush_to_disk, write_json
-from hftoolkit.training.resuming import loss_sums
 from hftoolkit.training.run_folder import LOCK_FILE
 
 logger = logging.getLogger(__name__)
@@ -65,8 +64,8 @@ class SealedSaves:
     the last good checkpoint never goes before the new one is whole.
     """
 
-    def __init__(self, trainer):
-        self.trainer, self.folder = trainer, Path(trainer.args.output_dir)
+    def __init__(self, trainer, resumption):
+        self.trainer, self.folder, self.resumption = trainer, Path(trainer.args.output_dir), resumption
         self.plain_save = trainer._save_checkpoint
 
     @contextlib.contextmanager
@@ -115,14 +114,14 @@ class SealedSaves:
         best = trainer.state.best_model_checkpoint
         if best is not None and Path(best).parent == staging:
             trainer.state.best_model_checkpoint = best = str(self.folder / Path(best).name)
-        sums = loss_sums(trainer)
+        memory = self.resumption.memory()
         trainer.accelerator.wait_for_everyone()  # every process has written its random state
         if trainer.args.should_save:
             staged = staging / f"checkpoint-{trainer.state.global_step}"
             (staged / PICKLED_ARGUMENTS).unlink(missing_ok=True)
             trainer.state.save_to_json(staged / TRAINER_STATE)
             facts = {"format": FORMAT, "step": trainer.state.global_step, "processes": trainer.args.world_size}
-            write_json(staged / MANIFEST, facts | {"losses": sums, "arguments": trainer.args.to_dict()})
+            write_json(staged / MANIFEST, facts | memory | {"arguments": trainer.args.to_dict()})
             seal(staged)
             publish(staged, self.folder)
             rotate(self.folder, trainer.args.save_total_limit, best)

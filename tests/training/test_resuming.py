@@ -55,6 +55,24 @@ def test_interrupted_equals_uninterrupted(tmp_path, steps, options):
     assert_same_run(tmp_path / "b", resumed, tmp_path / "a", unbroken)
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """24 rows without a known end, read anew in each pass."""
+
+    def __iter__(self):
+        return iter(token_rows())
+
+
+@pytest.mark.parametrize("step", [4, 6, 8, 13])
+def test_the_place_in_a_stream_is_found_in_any_pass(tmp_path, step):
+    """A pass is six updates: the second of three is interrupted, and the first at its end."""
+    unbroken = tiny_trainer(tmp_path / "a", rows=Stream())
+    run_training(unbroken)
+    interrupt(tmp_path / "b", step, rows=Stream())
+    resumed = tiny_trainer(tmp_path / "b", rows=Stream())
+    run_training(resumed)
+    assert_same_run(tmp_path / "b", resumed, tmp_path / "a", unbroken)
+
+
 class BestAtFour(Trainer):
     """Its evaluation says that the model is best at step 4."""
 
