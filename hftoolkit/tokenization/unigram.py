@@ -136,10 +136,8 @@ def train_unigram(
     inside = make_lattice(Words(pieces, alphabet), trie, piece_of)
     probability = shrink(lattice, inside, counts, probability, len(alphabet), num_pieces)
 
-    scores = {p: round(float(np.log(x)), 6) for p, x in zip(pieces, probability, strict=True) if x > 0}
-    for character in alphabet:  # a character that was never needed alone: a little below the least probable piece
-        scores.setdefault(character, round(min(scores.values(), default=0.0) - 1e-3, 6))
-    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+    scores = [(p, round(float(np.log(x)), 6)) for p, x in zip(pieces, probability, strict=True) if x > 0]
+    return sorted(scores, key=lambda item: (-item[1], item[0]))
 
 
 def shrink(lattice, inside, counts, probability, num_characters, num_pieces) -> np.ndarray:
@@ -153,39 +151,42 @@ def shrink(lattice, inside, counts, probability, num_characters, num_pieces) -> 
     Returns:
         The probabilities of all pieces, 0 for those that were removed, (P,).
     """
+    words = inside.words
     is_character = np.arange(len(probability)) < num_characters
-    whole = (inside.start == inside.words.first[inside.words.word[inside.start]]) & (
-        inside.words.character[inside.end] < 0
-    )
+    whole = (inside.start == words.first[words.word[inside.start]]) & (words.character[inside.end] < 0)
     inside = inside.keep(~whole)
     while True:
         for _ in range(EM_STEPS):
             expected = expected_counts(lattice, probability, counts)
-            probability = maximise(expected, expected >= MIN_EXPECTED)
-        alive = is_character | (probability > 0)
+            probability = maximise(expected, is_character)
+        alive = probability > 0
         if alive.sum() > num_pieces:
-            inside = inside.keep(alive[inside.piece] & alive[inside.words.word[inside.start]])
+            inside = inside.keep(alive[inside.piece] & alive[words.word[inside.start]])
             with np.errstate(divide="ignore", invalid="ignore"):  # log 0 of removed pieces, and their differences
                 log_probability = np.log(probability)
                 loss = expected * (log_probability - best_scores(inside, log_probability))
             loss = np.where(is_character, np.inf, np.where(alive, loss, -np.inf))
+            kept = max(num_pieces, int(KEPT_PER_ROUND * alive.sum()))
             alive = np.zeros_like(alive)
-            kept = max(num_pieces, int(KEPT_PER_ROUND * np.isfinite(loss).sum()))
             alive[np.argsort(-loss, kind="stable")[:kept]] = True
         lattice = lattice.keep(alive[lattice.piece])
         probability = np.where(alive, probability, 0)
         if alive.sum() <= num_pieces:
             break
     for _ in range(EM_STEPS):  # the last pruning changed the segmentations; nothing is dropped any more
-        expected = expected_counts(lattice, probability, counts)
-        probability = maximise(expected, expected > 0)
+        probability = maximise(expected_counts(lattice, probability, counts), alive)
     return probability
 
 
 def maximise(expected: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Probabilities from expected counts, (P,); 0 where `kept` is False."""
+    """Probabilities from expected counts, (P,): 0 below MIN_EXPECTED, except for the pieces that are kept anyway.
+
+    The single characters are: without them a word could lose its last segmentation with one of its pieces.
+    """
+    expected = np.where(kept, np.maximum(expected, MIN_EXPECTED), expected)
+    enough = expected >= MIN_EXPECTED
     probability = np.zeros_like(expected)
-    probability[kept] = np.exp(digamma(expected[kept]) - digamma(expected[kept].sum()))
+    probability[enough] = np.exp(digamma(expected[enough]) - digamma(expected[enough].sum()))
     return probability
 
 

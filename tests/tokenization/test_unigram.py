@@ -1,5 +1,6 @@
 """The Unigram trainer against its definition, enumerated, and against the trainer of `tokenizers`."""
 
+import itertools
 import json
 import math
 
@@ -82,6 +83,18 @@ def test_probabilities_form_a_distribution_and_keep_the_alphabet():
     assert len(pieces) == len(alphabet) + 4 and set(alphabet) <= set(pieces)
     assert "_garden" in pieces
     assert sum(map(math.exp, pieces.values())) == pytest.approx(1, abs=0.15)  # the digamma step leaves some mass out
+
+
+def test_frequent_words_stay_whole_and_every_word_can_be_written():
+    """Characters that no rare word needs alone must not take the pieces made of them along."""
+    rare = {"_" + "".join(letters): 2 for letters in itertools.permutations("abdgk", 4)}
+    words = {"_the": 3000, "_was": 1200, "_in": 1000, "_to": 800, "_went": 400, "_then": 300} | rare
+    alphabet = sorted(set("".join(words)))
+    for num_pieces in (len(alphabet) + 6, len(alphabet) + 12, 60):
+        pieces = dict(train_unigram(words, alphabet, num_pieces))
+        assert len(pieces) == num_pieces and pieces.keys() >= {*alphabet, "_the", "_was", "_in", "_to"}
+        assert all(segmentations(word, pieces) for word in words)
+        assert min(pieces, key=pieces.get) not in ("_the", "_was") and all(map(math.isfinite, pieces.values()))
 
 
 def test_excluded_strings_are_no_pieces():
