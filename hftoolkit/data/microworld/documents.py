@@ -14,7 +14,7 @@ document above the true entropy, less than one per cent of it.
 Held-out combinations. One in seven (thing, colour) pairs and one in nine (common name, place) pairs are reserved: in
 train and validation no thing ever has a reserved colour and nobody is at a place reserved against the name. Validation
 has the distribution of train: its entropy is the target of a model trained on train. The test split draws from the
-full grammar, where about half of the documents hold a reserved combination. Each log probability is that of the
+full grammar, where about two documents in five hold a reserved combination. Each log probability is that of the
 split's own distribution.
 """
 

@@ -13,9 +13,10 @@ FIRST_BEGINNING = 1 << 39  # beginnings have random numbers that no document has
 # the same language, told with more of the rare events: for tasks that need a single sentence of each kind
 EVENTFUL = replace(
     LEXICON,
-    narration_weights=NARRATION_WEIGHTS | {"describe": 5.0, "compare": 8.0, "recall": 0.6, "find": 3.0, "count": 1.0},
+    narration_weights=NARRATION_WEIGHTS | {"describe": 5.0, "compare": 5.0, "recall": 0.6, "act": 12.0, "ask": 1.0},
     action_weights=ACTION_WEIGHTS
-    | {"go": 0.1, "feel": 30.0, "show": 1.0, "fade": 0.8, "give": 6.0, "carry": 2.0, "paint": 2.0, "reflect": 0.3},
+    | {"go": 0.1, "visit": 3.0, "take": 5.0, "give": 12.0, "steal": 2.0, "carry": 2.0, "paint": 2.0}
+    | {"feel": 60.0, "show": 2.0, "fade": 1.5, "reflect": 0.3},
 )
 PATIENCE = 20_000  # candidates in a row that are no use before giving up
 

@@ -115,7 +115,7 @@ def preference_examples(num_examples: int, seed: int = 0, split: str = "train", 
             if judge_statement(fact, spoilt) != MALFORMED:
                 continue
             answers = {TRUE: right, FALSE: wrong, MALFORMED: spoilt}
-            better, worse = pairs[index % 3]
+            better, worse = pick(random, pairs)
             yield (
                 story.text,
                 (better, worse),
