@@ -14,13 +14,13 @@ from hftoolkit.models import ARCHITECTURES
 PAD, VOCAB = 0, 99
 SIZES = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attention_heads=4)
 GPT = SIZES | dict(max_position_embeddings=32, num_labels=3, pad_token_id=PAD)
-GPT |= dict.fromkeys(("embedding_dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob"), 0.0)
-GPT |= dict(classifier_dropout_prob=0.0)
+GPT_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden", "attention_probs", "classifier")]
+GPT |= dict.fromkeys(GPT_DROPOUT, 0.0)
 
 SMALL = {  # architecture -> variant -> config without dropout
     "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
 }
-DROPOUT = {"gpt": dict.fromkeys(("embedding_dropout_prob", "hidden_dropout_prob", "classifier_dropout_prob"), 0.5)}
+DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5)}
 ZERO_GRADIENT = ("k_proj.bias",)  # shifts all scores of a query alike, which the softmax does not see
 CAUSAL = ("gpt",)
 LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict

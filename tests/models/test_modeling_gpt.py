@@ -5,16 +5,17 @@ import copy
 import pytest
 import torch
 import transformers
-from small_models import assert_gradients_close, batch, randomise, scalar
+from small_models import answer, assert_gradients_close, batch, randomise, scalar
 from transformers import GPT2Config, OpenAIGPTConfig
 
 from hftoolkit.convert import from_stock
-from hftoolkit.models.modeling_gpt import HftGptForCausalLM
+from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
 
 TOLERANCE = dict(rtol=1e-4, atol=1e-4)  # noise floor at these sizes, stock float32 against float64: 4e-6
 GRADIENT_TOLERANCE = 1e-4  # of the largest number in a gradient; noise floor 1e-5
 SIZES = dict(vocab_size=99, n_embd=32, n_layer=2, n_head=4, n_positions=24, num_labels=3, pad_token_id=0)
 SIZES |= dict.fromkeys(("embd_pdrop", "resid_pdrop", "attn_pdrop", "classifier_dropout"), 0.0)
+DROPOUT = dict(embd_pdrop=0.1, resid_pdrop=0.2, attn_pdrop=0.3, classifier_dropout=0.4)
 CONFIGS = {
     "gpt2": lambda: GPT2Config(**SIZES, attn_implementation="eager"),
     "gpt1": lambda: OpenAIGPTConfig(**SIZES, attn_implementation="eager"),
@@ -68,10 +69,6 @@ def labels_for(model, inputs):
     }
     fitting = [labels for form, labels in forms.items() if type(model).__name__.endswith(form)]
     return {"labels": fitting[0]} if fitting else {}
-
-
-def answer(output):
-    return output.logits if "logits" in output else output.last_hidden_state
 
 
 def assert_same(ours, theirs, real):
@@ -137,6 +134,33 @@ def test_gradients_match_stock(models, implementation):
         scalar(model.train()(**inputs, **labels_for(ours, inputs))).backward()
     mine = {name: parameter.grad for name, parameter in ours.named_parameters()}
     assert_gradients_close(mine, gradients_in_our_names(theirs), GRADIENT_TOLERANCE)
+
+
+def test_dropout_falls_on_the_same_numbers_as_in_stock(models):
+    """All dropouts of the papers, drawn in the same order; the mask is left out, as nothing else is compared."""
+    ids = batch((12, 12))["input_ids"]
+    theirs = stock(*next(head for head in HEADS if head[1] == type(models[1]).__name__), **DROPOUT)
+    outputs = []
+    for model in (our_model(theirs), theirs):
+        torch.manual_seed(0)
+        outputs.append(model.train()(ids))
+    assert_same(*outputs, real=torch.ones_like(ids).bool())
+    assert not torch.allclose(answer(theirs.eval()(ids)), answer(outputs[1]), atol=0.1)
+
+
+def test_initial_weights_are_those_of_the_papers():
+    """N(0, 0.02); GPT-2 divides that of what is added to the residual stream by the square root of its 2N additions."""
+    for norm_order, shrunk in (("pre", 0.02 / 8**0.5), ("post", 0.02)):
+        torch.manual_seed(0)
+        config = HftGptConfig(vocab_size=500, hidden_size=60, num_hidden_layers=4, norm_order=norm_order)
+        for name, parameter in HftGptForCausalLM(config).named_parameters():
+            values = parameter.detach()
+            if parameter.dim() == 1:
+                assert (values == (1.0 if name.endswith("norm.weight") else 0.0)).all(), name
+            else:
+                std = shrunk if "o_proj" in name or "down_proj" in name else 0.02
+                assert values.std().item() == pytest.approx(std, rel=0.05), name
+                assert abs(values.mean().item()) < 1e-3, name
 
 
 def test_regression_and_multi_label_match_stock():

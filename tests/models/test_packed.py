@@ -192,6 +192,18 @@ def test_a_whole_row_is_no_packing(causal_lm):
     assert torch.equal(output.logits, causal_lm(ids).logits)
 
 
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("head", CAUSAL_LM, ids=str)
+@torch.no_grad()
+def test_attention_drops_out_in_training_only(head, path):
+    model = head.model(attention_probs_dropout_prob=0.5).train()
+    arguments, (batch, _) = set_path(model, path), pack(LAYOUTS["one flat row"])
+    one, other = (answer(model(**batch, **arguments)) for _ in range(2))
+    assert (one - other).abs().max() > 0.1
+    model.eval()
+    assert torch.equal(answer(model(**batch, **arguments)), answer(model(**batch, **arguments)))
+
+
 def test_gradient_checkpointing_of_packed_rows(causal_lm):
     batch, _ = pack(LAYOUTS["rows of different documents"])
     results = []
