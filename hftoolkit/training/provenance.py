@@ -1,6 +1,7 @@
 """Where numbers come from: versions, hardware, commit, and the arguments that decide a result."""
 
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
@@ -42,6 +43,7 @@ DECISIVE = (
 )
 
 
+@functools.cache
 def versions():
     """Versions of Python, of hftoolkit and of the packages a result depends on."""
     found = {"python": platform.python_version(), "hftoolkit": hftoolkit.__version__}

@@ -168,6 +168,26 @@ def test_kill_nine_at_random_moments(process, unkilled, tmp_path):
     assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize(("moment", "left"), [("seal", [4]), ("publish", [4]), ("rotate", [4, 8])])
+def test_kill_nine_in_the_middle_of_saving(process, unkilled, tmp_path, moment, left):
+    """Before the second checkpoint is sealed, before it is renamed, and before an older one is deleted."""
+    before = f"""
+import os, signal
+from hftoolkit.training import saving
+calls, plain = [], saving.{moment}
+def die_at_the_second_call(*args):
+    calls.append(args)
+    os.kill(os.getpid(), signal.SIGKILL) if len(calls) == 2 else None
+    return plain(*args)
+saving.{moment} = die_at_the_second_call
+"""
+    assert process(tmp_path, KILLED, before).code() == -signal.SIGKILL
+    assert [path.name for path in list_checkpoints(tmp_path)] == [f"checkpoint-{step}" for step in left]
+    assert process(tmp_path, KILLED).code() == 0
+    assert weights_hash(tmp_path) == unkilled
+    assert not [path.name for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.slow
 def test_kill_nine_twenty_times(process, unkilled, tmp_path):
     hits = sum(kill_until_done(process, tmp_path / str(seed), kills=4, seed=seed) for seed in range(1, 6))
