@@ -12,6 +12,8 @@ import torch
 from hftoolkit.data import packing
 from hftoolkit.errors import DataError
 
+# "<|endoftext|>" inside a document is text, not the end of the document
+AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
 PACKINGS = {"whole": packing.pack_whole, "stream": packing.pack_stream, "across": packing.pack_across}
 
 
@@ -37,7 +39,7 @@ def tokenize_documents(documents, tokenizer, *, across=False, num_workers=None):
     bos = [] if across else [eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id]
 
     def encode(texts):
-        ids = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        ids = tokenizer(texts, return_attention_mask=False, verbose=False, **AS_TEXT)["input_ids"]
         return {"input_ids": [[*bos, *document, eos] for document in ids]}
 
     options = dict(batched=True, input_columns="text", remove_columns=documents.column_names)

@@ -8,6 +8,7 @@ import math
 
 import torch
 
+from hftoolkit.data.language_modeling import AS_TEXT
 from hftoolkit.errors import DataError
 
 
@@ -41,7 +42,7 @@ def token_ids(tokenizer, text):
     if eos is None:
         raise DataError("the tokenizer has no eos_token, which ends a document")
     bos = eos if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    return [bos, *tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"], eos]
+    return [bos, *tokenizer(text, verbose=False, **AS_TEXT)["input_ids"], eos]
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ from hftoolkit.data.language_modeling import (
     tokenize_documents,
 )
 from hftoolkit.errors import DataError
+from hftoolkit.tokenization import train_tokenizer
 
 
 class Letters:
@@ -42,6 +43,14 @@ def test_tokenize_documents_begins_and_ends_each():
     across = tokenize_documents(texts, Letters(), across=True)
     assert across["input_ids"] == [[0, 1, 27], [27]]
     assert across.column_names == ["input_ids"]
+
+
+def test_a_document_cannot_end_itself():
+    """The end token written out in a text is text: only the real ends carry its id."""
+    tokenizer = train_tokenizer("byte", None)
+    texts = datasets.Dataset.from_dict({"text": [f"a{tokenizer.eos_token}b"]})
+    ids = tokenize_documents(texts, tokenizer)["input_ids"][0]
+    assert ids.count(tokenizer.eos_token_id) == 2 and len(ids) == 4 + len(tokenizer.eos_token)
 
 
 def test_a_tokenizer_without_eos_is_refused():
