@@ -35,7 +35,7 @@ class Process:
     """A process that runs tiny_run.py."""
 
     def __init__(self, context, code):
-        self.started = context.Process(target=exec, args=(code,))
+        self.started = context.Process(target=exec, args=(code, {}))
         self.started.start()
 
     def send(self, number):
