@@ -189,10 +189,16 @@ class HftGptPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module):
         super()._init_weights(module)
-        if isinstance(module, PreNormBlock):  # both projections that end in the residual stream; paper, Section 2.3
+        if self.config.norm_order == "pre" and module in self._residual_projections():  # GPT-2's paper, Section 2.3
             std = self.config.initializer_range / math.sqrt(2 * self.config.num_hidden_layers)
-            init.normal_(module.self_attn.o_proj.weight, mean=0.0, std=std)
-            init.normal_(module.mlp.down_proj.weight, mean=0.0, std=std)
+            init.normal_(module.weight, mean=0.0, std=std)
+
+    def _residual_projections(self):
+        """The layers whose output is added to the residual stream; transformers never shows us their block.
+
+        It passes over modules without parameters of their own when a class is not one of its own.
+        """
+        return [last for layer in self.base_model.layers for last in (layer.self_attn.o_proj, layer.mlp.down_proj)]
 
 
 class HftGptModel(HftGptPreTrainedModel):
