@@ -179,7 +179,7 @@ class _Run(TrainerCallback):
         results |= self._evaluate()
         self.finite.require_finite_reports()
         with exported_config(trainer.model):
-            results |= extra_metrics(trainer) if extra_metrics else {}
+            results |= (extra_metrics(trainer) or {}) if extra_metrics else {}
             speed = self._speed(seconds)
             return on_main_process(trainer, lambda: self._write_results(results, speed))
 

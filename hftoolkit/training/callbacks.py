@@ -22,8 +22,11 @@ SPIKE_WINDOW = 100
 SPIKE_QUIET_STEPS = 20  # steps to learn the median first, and silence after a report
 
 
-def require_finite_weights(model, when):
+def require_finite_weights(model, when, trainer=None):
     """Refuse a model with NaN or infinity in a weight.
+
+    Args:
+        trainer: given in a distributed run, where weights may be sharded: then every process asks, and all raise.
 
     Raises:
         DivergedError: naming the weights, and `when` it was found.
@@ -33,15 +36,19 @@ def require_finite_weights(model, when):
         for name, weight in model.named_parameters()
         if weight.is_floating_point() and not bool(torch.isfinite(weight.detach()).all())
     ]
-    if bad:
-        raise DivergedError(f"{len(bad)} weights are not finite {when}, {', '.join(bad[:3])} among them")
+    if any_process(trainer, bad):
+        names = ", ".join(bad[:3]) or "one in another process"
+        raise DivergedError(f"{len(bad) or 'some'} weights are not finite {when}, {names} among them")
 
 
 def any_process(trainer, flag):
-    """Whether the flag is up in any process of a distributed run; every process must ask at the same moment."""
-    if trainer.args.world_size == 1:
+    """Whether the flag is up in any process of a distributed run; every process must ask at the same moment.
+
+    Without a trainer it is the flag of this process.
+    """
+    if trainer is None or trainer.args.world_size == 1:
         return bool(flag)
-    shared = torch.tensor([float(flag)], device=trainer.args.device)
+    shared = torch.tensor([float(bool(flag))], device=trainer.args.device)
     torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
     return bool(shared.item())
 
@@ -132,7 +139,7 @@ class FiniteCheck(TrainerCallback):
                 f"loss and gradient were exactly 0 at each of {self.updates} steps: nothing can be learned from these "
                 "data (all labels ignored, or only one class)"
             )
-        require_finite_weights(self.trainer.model, "at the end of training")
+        require_finite_weights(self.trainer.model, "at the end of training", self.trainer)
         self.require_finite_reports()
 
     def require_finite_reports(self):

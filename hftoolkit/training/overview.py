@@ -61,7 +61,8 @@ def describe_data(trainer, summary):
             counts = [f"{count:,} {unit}" for unit, count in sizes.items() if isinstance(count, int)]
             parts.append(f"{split} {', '.join(counts).replace('_', ' ')}")
     rows = {"training": trainer.train_dataset, "evaluation": trainer.eval_dataset}
-    parts += [f"{len(data):,} {kind} rows" for kind, data in rows.items() if hasattr(data, "__len__")]
+    sized = {kind: data for kind, data in rows.items() if hasattr(data, "__len__") and not isinstance(data, dict)}
+    parts += [f"{len(data):,} {kind} rows" for kind, data in sized.items()]
     return "; ".join(parts) or "a stream"
 
 

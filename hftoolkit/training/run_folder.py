@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import socket
 import time
@@ -10,9 +11,12 @@ from pathlib import Path
 from hftoolkit.errors import EXIT_CODES, RunInterruptedError, UserError
 from hftoolkit.training.disk import read_json, write_json
 
+logger = logging.getLogger(__name__)
+
 LOCK_FILE = ".lock"
 RECORD_FILE = "run.json"
 RECORD_FORMAT = 1
+DECIDE_ROUNDING = ("threads", "processes", "versions", "hardware")  # bit for bit equal only where these are
 
 
 class RunFolderError(UserError, ValueError):
@@ -84,6 +88,10 @@ class RunRecord:
     def __init__(self, folder, **facts):
         self.folder = Path(folder)
         earlier = read_json(self.folder / RECORD_FILE) or {}
+        for key in DECIDE_ROUNDING:
+            if key in earlier and earlier[key] != facts.get(key):
+                was, now = earlier[key], facts.get(key)
+                logger.warning("%s: %s before, %s now; the run goes on, with other roundings", key, was, now)
         self.facts = {"format": RECORD_FORMAT, "status": "running", "exit_code": None, "reason": None, **facts}
         self.earlier_seconds = [earlier.get(key) or 0.0 for key in ("wall_seconds", "cpu_seconds")]
         self.started = self._clock()

@@ -85,7 +85,8 @@ class SealedSaves:
             DivergedError: a weight is not finite, so nothing is written.
         """
         args = self.trainer.args
-        require_finite_weights(self.trainer.model, f"at step {self.trainer.state.global_step}, nothing is saved")
+        step = self.trainer.state.global_step
+        require_finite_weights(self.trainer.model, f"at step {step}, nothing is saved", self.trainer)
         if args.process_index == 0 and not (self.folder / LOCK_FILE).exists():
             raise MachineError(f"the run folder {self.folder} was deleted or replaced while the run was using it")
         try:

@@ -81,6 +81,14 @@ def test_a_record_adds_up_the_time_of_all_starts(tmp_path):
     assert 100 <= second["wall_seconds"] < 105 and 50 <= second["cpu_seconds"] < 55
 
 
+def test_a_change_of_the_machine_is_told(tmp_path, caplog):
+    RunRecord(tmp_path, threads=1, seed=1).write()
+    RunRecord(tmp_path, threads=1, seed=2)
+    assert caplog.text == ""
+    RunRecord(tmp_path, threads=4)
+    assert "threads: 1 before, 4 now; the run goes on, with other roundings" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
