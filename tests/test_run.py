@@ -1,8 +1,9 @@
-"""What a run leaves, what it refuses, and what a second start of it does."""
+"""What a run leaves, also where something fails after the training, and what a second start of it does."""
 
 import json
 import math
 import os
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +12,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer
 
-from hftoolkit.errors import DataError, HubError, MachineError
+from hftoolkit.errors import HubError, RunInterruptedError
 from hftoolkit.run import run_training
 from hftoolkit.training.disk import read_json
-from hftoolkit.training.run_folder import RunFolderError
 
 sys.path.insert(0, str(Path(__file__).parent / "training"))
-from tiny_run import At, tiny_model, tiny_trainer, token_rows  # noqa: E402
+from tiny_run import ARGUMENTS, At, content, tiny_model, tiny_trainer, token_rows, weights_hash  # noqa: E402
 
 SUMMARY = {"name": "random", "fingerprint": "1f3a", "train": {"documents": 24, "tokens": 192}}
 
@@ -34,11 +34,6 @@ def tiny_tokenizer():
 
     words = {f"w{i}": i for i in range(50)}
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, "w0")), pad_token="w0")
-
-
-def content(folder):
-    """Every file with its bytes and the time of its last change."""
-    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")
@@ -123,71 +118,6 @@ def test_a_finished_run_is_not_touched(finished, capsys):
     assert capsys.readouterr().out == f"already done: {folder}\n" and content(folder) == before
 
 
-def start_with(folder, given, **options):
-    """A trainer as parse_arguments would have described it."""
-    trainer = tiny_trainer(folder, max_steps=2, save_strategy="no", **options)
-    trainer.args.given_arguments = given
-    return trainer
-
-
-@pytest.mark.parametrize("status", ["done", "interrupted"])
-def test_other_arguments_do_not_continue_a_run(tmp_path, status):
-    run_training(start_with(tmp_path, {"max_steps": 2, "learning_rate": 0.01}))
-    record = read_json(tmp_path / "run.json")
-    assert record["given"] == {"max_steps": 2, "learning_rate": 0.01}
-    (tmp_path / "run.json").write_text(json.dumps(record | {"status": status}))
-    other = start_with(tmp_path, {"max_steps": 2, "learning_rate": 0.02, "weight_decay": 0.1, "logging_steps": 5})
-    before = content(tmp_path)
-    with pytest.raises(
-        RunFolderError, match="learning_rate was 0.01 and is 0.02; weight_decay was 0.0 and is 0.1"
-    ) as e:
-        run_training(other)
-    assert e.value.exit_code == 2 and "logging_steps" not in str(e.value) and content(tmp_path) == before
-    other.args.allowed_changes = ["learning_rate", "weight_decay"]
-    assert run_training(other)["steps"] == 2
-
-
-def test_a_folder_of_another_program_is_refused(tmp_path):
-    (tmp_path / "checkpoint-3").mkdir()
-    with pytest.raises(RunFolderError, match="holds checkpoints of another program"):
-        run_training(tiny_trainer(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
-
-
-def test_a_folder_in_use_is_refused(tmp_path):
-    (tmp_path / ".lock").write_text(json.dumps({"pid": os.getppid(), "host": os.uname().nodename}))
-    with pytest.raises(RunFolderError, match=f"in use by process {os.getppid()}"):
-        run_training(tiny_trainer(tmp_path))
-    assert [path.name for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_an_output_folder_that_became_a_file_is_refused(tmp_path):
-    trainer = tiny_trainer(tmp_path / "run")
-    (tmp_path / "run").rmdir()
-    (tmp_path / "run").write_text("x")
-    with pytest.raises(MachineError, match="is a file") as caught:
-        run_training(trainer)
-    assert caught.value.exit_code == 6
-
-
-@pytest.mark.parametrize("rows", [[], None], ids=["empty", "none"])
-def test_without_data_nothing_starts(tmp_path, rows):
-    trainer = tiny_trainer(tmp_path)
-    trainer.train_dataset = rows
-    with pytest.raises(DataError, match="not a single row"):
-        run_training(trainer)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stream_that_gives_nothing_is_no_success(tmp_path):
-    class Nothing(torch.utils.data.IterableDataset):
-        def __iter__(self):
-            return iter(())
-
-    with pytest.raises(DataError, match="the stream ended before its first row"):
-        run_training(tiny_trainer(tmp_path, rows=Nothing()))
-
-
 def test_a_card_that_fails_costs_nothing(tmp_path, caplog):
     run_training(tiny_trainer(tmp_path, max_steps=2), card="no_such_template")
     assert "the model card could not be made" in caplog.text
@@ -255,3 +185,26 @@ def test_a_push_that_fails_leaves_the_run_done(tmp_path, monkeypatch):
     assert caught.value.exit_code == 7 and read_json(tmp_path / "run.json")["status"] == "done"
     command = str(caught.value).split("publish it with: ")[1]
     assert f"publish_folder('{tmp_path}', 'ada/tiny', private=True)" in command.replace("'\"'\"'", "'")
+
+
+@pytest.mark.slow
+def test_a_trainer_of_trl_is_resumed_too(tmp_path):
+    """SFTTrainer has its own loss, its own logging and its own saving; its metrics averages start anew."""
+    from datasets import Dataset
+    from trl import SFTConfig, SFTTrainer
+
+    rows = Dataset.from_list([{"input_ids": row["input_ids"].tolist()} for row in token_rows()])
+
+    def trainer(name, callbacks=()):
+        args = SFTConfig(str(tmp_path / name), **ARGUMENTS, max_length=8, bf16=False)
+        tokenizer = tiny_tokenizer()
+        return SFTTrainer(
+            tiny_model(), args=args, train_dataset=rows, processing_class=tokenizer, callbacks=list(callbacks)
+        )
+
+    run_training(trainer("a"))
+    with pytest.raises(RunInterruptedError):
+        run_training(trainer("b", [At(8, lambda: os.kill(os.getpid(), signal.SIGTERM))]))
+    run_training(trainer("b"))
+    assert weights_hash(tmp_path / "b") == weights_hash(tmp_path / "a")
+    assert not list(tmp_path.rglob("training_args.bin"))

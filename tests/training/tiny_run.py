@@ -62,6 +62,11 @@ def weights_hash(folder):
     return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()
 
 
+def content(folder):
+    """Every file with its bytes and the time of its last change."""
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
 def reports(trainer):
     """What was logged, without timings."""
     hidden = ("_runtime", "_per_second", "total_flos")
