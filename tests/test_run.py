@@ -1,6 +1,5 @@
 """What a run leaves, also where something fails after the training, and what a second start of it does."""
 
-import json
 import math
 import os
 import signal
