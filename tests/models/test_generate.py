@@ -48,7 +48,6 @@ def test_greedy_takes_the_most_probable_token(model, prompts):
         dict(do_sample=True, temperature=0.7),
         dict(do_sample=True, top_k=5),
         dict(do_sample=True, top_p=0.8),
-        dict(do_sample=False, num_beams=3),
         dict(do_sample=False, num_beams=3, length_penalty=0.5, num_return_sequences=2),
         dict(do_sample=True, num_beams=2),
         dict(do_sample=False, repetition_penalty=1.5, no_repeat_ngram_size=2),

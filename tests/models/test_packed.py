@@ -39,7 +39,7 @@ def pack(layout, seed=2):
     return dict(input_ids=ids, position_ids=positions), places
 
 
-@pytest.fixture(params=PACKED, ids=str)
+@pytest.fixture(params=[head for head in PACKED if head not in CAUSAL_LM], ids=str)
 def model(request):
     return request.param.model()
 
@@ -64,7 +64,7 @@ def test_a_packed_document_is_computed_as_if_alone(causal_lm, path, layout):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_every_head_takes_packed_rows(model, path):
+def test_the_other_heads_take_packed_rows_too(model, path):
     assert_as_if_alone(model, path, "rows of different documents")
     assert leak(model, PATHS[path][1], LAYOUTS["rows of different documents"]) == 0
 
@@ -204,6 +204,7 @@ def test_attention_drops_out_in_training_only(head, path):
     assert torch.equal(answer(model(**batch, **arguments)), answer(model(**batch, **arguments)))
 
 
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing")
 def test_gradient_checkpointing_of_packed_rows(causal_lm):
     batch, _ = pack(LAYOUTS["rows of different documents"])
     results = []
