@@ -127,15 +127,13 @@ def collate_packed(rows):
     pieces = [tokens[start:end] for tokens, stretches in rows for start, end in stretches.tolist()]
     lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
     together = np.concatenate(pieces).astype(np.int64)
-    ends = np.cumsum(lengths)
-    predicts = np.ones(len(together) - 1, dtype=bool)
-    predicts[ends[:-1] - 1] = False  # a piece's last token predicts nothing
-    counted = np.arange(len(together) - 1)
-    positions = counted - np.repeat(ends - lengths, lengths)[:-1]
+    ends = lengths.cumsum()
+    index = np.delete(np.arange(len(together)), ends - 1)  # a piece's last token predicts nothing
+    positions = index - np.repeat(ends - lengths, lengths - 1)
     in_row = np.add.reduceat(lengths - 1, np.cumsum([0, *(len(stretches) for _, stretches in rows[:-1])]))
     shape = (len(rows), in_row[0]) if (in_row == in_row[0]).all() else (1, in_row.sum())
-    batch = {"input_ids": together[:-1], "position_ids": positions, "shift_labels": together[1:]}
-    batch = {name: torch.from_numpy(array[predicts]).view(*shape) for name, array in batch.items()}
+    batch = {"input_ids": together[index], "position_ids": positions, "shift_labels": together[index + 1]}
+    batch = {name: torch.from_numpy(array).view(*shape) for name, array in batch.items()}
     return batch | {"labels": batch["shift_labels"]}
 
 
