@@ -1,0 +1,1 @@
+"""Templates of the model cards; a run fills in what it measured."""

@@ -1,0 +1,1 @@
+"""Thin scripts, one per training stage; run them, do not import them."""
