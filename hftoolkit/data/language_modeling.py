@@ -57,8 +57,32 @@ def flatten(documents):
     return tokens.astype(np.uint16 if largest < 2**16 else np.int32), np.concatenate([[0], np.cumsum(lengths)])
 
 
+def lay_out(tokens, stretches, row_offsets, block=4096):
+    """Write the rows one after the other, so that a row is a slice and a batch a few copies.
+
+    Args:
+        stretches, row_offsets: as hftoolkit.data.packing returns them.
+        block: rows handled at a time, which bounds the memory beside the result.
+
+    Returns:
+        (inputs, targets, positions, edges): the first three (N,), row r being the slice edges[r] : edges[r + 1].
+    """
+    lengths = stretches[:, 1] - stretches[:, 0] - 1
+    ends = np.concatenate([[0], lengths.cumsum()])
+    edges = ends[row_offsets]
+    inputs, targets = (np.empty(int(edges[-1]), dtype=tokens.dtype) for _ in range(2))
+    positions = np.empty(int(edges[-1]), dtype=np.int32)
+    for row in range(0, len(row_offsets) - 1, block):
+        first, last = row_offsets[row], row_offsets[min(row + block, len(row_offsets) - 1)]
+        place, counts = slice(ends[first], ends[last]), lengths[first:last]
+        positions[place] = np.arange(ends[first], ends[last]) - np.repeat(ends[first:last], counts)
+        index = np.repeat(stretches[first:last, 0], counts) + positions[place]
+        inputs[place], targets[place] = tokens[index], tokens[index + 1]
+    return inputs, targets, positions, edges
+
+
 class PackedDocuments(torch.utils.data.Dataset):
-    """Rows of packed documents; an item is (tokens, list of (start, end)) and costs no copy.
+    """Rows of packed documents; an item is the row's (inputs, targets, positions) and costs no copy.
 
     Args:
         documents: with the column `input_ids`.
@@ -85,13 +109,13 @@ class PackedDocuments(torch.utils.data.Dataset):
         self.stretches, self.row_offsets = PACKINGS[packing](self.offsets, row_length)
         if not len(self):
             raise DataError(f"{len(documents)} documents, but none has a token to predict")
+        *self.columns, self.edges = lay_out(self.tokens, self.stretches, self.row_offsets)
 
     def __len__(self):
         return len(self.row_offsets) - 1
 
     def __getitem__(self, row):
-        first, last = self.row_offsets[row], self.row_offsets[row + 1]
-        return self.tokens, self.stretches[first:last]
+        return tuple(column[self.edges[row] : self.edges[row + 1]] for column in self.columns)
 
     @property
     def tokens_per_row(self):
@@ -124,16 +148,11 @@ def collate_packed(rows):
         shift_labels  b c e g h
         position_ids  0 1 0 0 1
     """
-    pieces = [tokens[start:end] for tokens, stretches in rows for start, end in stretches.tolist()]
-    lengths = np.fromiter(map(len, pieces), dtype=np.int64, count=len(pieces))
-    together = np.concatenate(pieces).astype(np.int64)
-    ends = lengths.cumsum()
-    index = np.delete(np.arange(len(together)), ends - 1)  # a piece's last token predicts nothing
-    positions = index - np.repeat(ends - lengths, lengths - 1)
-    in_row = np.add.reduceat(lengths - 1, np.cumsum([0, *(len(stretches) for _, stretches in rows[:-1])]))
-    shape = (len(rows), in_row[0]) if (in_row == in_row[0]).all() else (1, in_row.sum())
-    batch = {"input_ids": together[index], "position_ids": positions, "shift_labels": together[index + 1]}
-    batch = {name: torch.from_numpy(array).view(*shape) for name, array in batch.items()}
+    in_row = {len(inputs) for inputs, _, _ in rows}
+    shape = (len(rows), -1) if len(in_row) == 1 else (1, -1)
+    columns = [np.concatenate(column, dtype=np.int64) for column in zip(*rows, strict=True)]
+    names = ("input_ids", "shift_labels", "position_ids")
+    batch = {name: torch.from_numpy(column).view(shape) for name, column in zip(names, columns, strict=True)}
     return batch | {"labels": batch["shift_labels"]}
 
 
@@ -172,8 +191,9 @@ class StreamedDocuments(torch.utils.data.IterableDataset):
             offsets = np.concatenate([[0], np.cumsum([len(ids) for ids in window])])
             tokens = np.fromiter((token for ids in window for token in ids), dtype=np.int32, count=offsets[-1])
             stretches, row_offsets = self.pack(offsets, self.row_length)
-            for first, last in zip(row_offsets[:-1], row_offsets[1:], strict=True):
-                yield tokens, stretches[first:last]
+            *columns, edges = lay_out(tokens, stretches, row_offsets)
+            for first, last in zip(edges[:-1], edges[1:], strict=True):
+                yield tuple(column[first:last] for column in columns)
 
     def _windows(self):
         window, read = [], 0
