@@ -18,7 +18,7 @@ from typing import Literal
 from hftoolkit.arguments.model_config import architectures
 from hftoolkit.arguments.parsing import parse_arguments
 
-__all__ = ["DataArguments", "ModelArguments", "parse_arguments"]
+__all__ = ["AdaptationArguments", "DataArguments", "ExampleArguments", "ModelArguments", "parse_arguments"]
 
 
 @dataclass
@@ -88,4 +88,46 @@ class DataArguments:
     streaming: bool = field(default=False, metadata={"help": "read while training, for data larger than the memory"})
     preprocessing_num_workers: int | None = field(
         default=None, metadata={"help": "processes that prepare the data", "min": 1}
+    )
+
+
+@dataclass
+class ExampleArguments:
+    """Which labelled examples to fine-tune on."""
+
+    dataset: str = field(
+        default="builtin",
+        metadata={
+            "help": "builtin, a file or folder in the official format, or owner/name on the Hub",
+            "source": "dataset",
+        },
+    )
+    dataset_config: str | None = field(
+        default=None, metadata={"help": "configuration of a Hub data set", "name": True}
+    )
+    dataset_revision: str | None = field(
+        default=None, metadata={"help": "branch, tag or commit of a Hub data set", "name": True}
+    )
+    max_examples: int | None = field(default=None, metadata={"help": "read no more training examples", "min": 1})
+    builtin_examples: int = field(default=2000, metadata={"help": "training examples of the builtin data", "min": 1})
+    builtin_seed: int = field(default=0, metadata={"help": "seed of the builtin data set", "min": 0})
+    preprocessing_num_workers: int | None = field(
+        default=None, metadata={"help": "processes that prepare the data", "min": 1}
+    )
+
+
+@dataclass
+class AdaptationArguments:
+    """What fine-tuning changes in a pretrained model."""
+
+    adaptation: Literal["full", "frozen", "lora"] = field(
+        default="full",
+        metadata={"help": "all weights; only the new head; or low-rank updates (PEFT) and the head"},
+    )
+    lora_rank: int = field(default=8, metadata={"help": "rank of the low-rank updates", "min": 1})
+    lora_alpha: float = field(default=16.0, metadata={"help": "they are scaled by alpha / rank", "above": 0})
+    lora_dropout: float = field(default=0.0, metadata={"help": "dropout before them", "min": 0, "below": 1})
+    layer_decay: float = field(
+        default=1.0,
+        metadata={"help": "each layer's learning rate is this times that of the layer above", "above": 0, "max": 1},
     )
