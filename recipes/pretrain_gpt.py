@@ -36,7 +36,7 @@ def main(model_args, data_args, task_args, training_args):
     from transformers import AutoModelForCausalLM, set_seed
 
     from hftoolkit.data.language_modeling import collate_packed, pack_documents, tokenize_documents
-    from hftoolkit.data.text import fingerprint, load_documents
+    from hftoolkit.data.text import load_documents, source_facts
     from hftoolkit.evaluation.ngram import ngram_baselines
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import run_training
@@ -90,12 +90,8 @@ def main(model_args, data_args, task_args, training_args):
         trainer,
         card="gpt",
         arguments=(model_args, data_args, task_args),
-        data_summary={
-            "name": data_args.dataset,
-            "fingerprint": None if data_args.streaming else fingerprint(documents["train"]),
-            "train": train.summary(),
-            "validation": None if validation is None else validation.summary(),
-        },
+        data_summary=source_facts(data_args, documents)
+        | {"train": train.summary(), "validation": None if validation is None else validation.summary()},
         extra_metrics=baselines,
         tokens_per_step=None if data_args.streaming else round(rows_per_step * train.tokens_per_row),
     )

@@ -83,6 +83,11 @@ class DataArguments:
         metadata={"help": "share held out where the source has no validation split", "min": 0, "below": 1},
     )
     max_documents: int | None = field(default=None, metadata={"help": "read no more documents than this", "min": 1})
+    on_bad_row: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={"help": "what a row that cannot be read does: stop the run, or be skipped and counted"},
+    )
+    max_bad_rows: int = field(default=10, metadata={"help": "rows of a split that may be skipped", "min": 1})
     builtin_documents: int = field(default=20000, metadata={"help": "documents of the builtin data set", "min": 1})
     builtin_seed: int = field(default=0, metadata={"help": "seed of the builtin data set", "min": 0})
     streaming: bool = field(default=False, metadata={"help": "read while training, for data larger than the memory"})

@@ -7,7 +7,7 @@ from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from hftoolkit.errors import DataError, HubError
 
-from .readers import check_column
+from .formats import check_column
 from .splits import SPLIT_NAMES, held_out
 
 logger = logging.getLogger(__name__)
@@ -72,12 +72,16 @@ def _texts(split, where: str, data_args):
     if split.column_names is not None:
         check_column(split.column_names, column, where)
     if isinstance(split, IterableDataset):
+        if data_args.on_bad_row == "skip":
+            raise DataError(
+                f"{where}: rows of a streamed Hub data set cannot be skipped: leave on_bad_row or streaming"
+            )
         split = split.map(
             _text_only, input_columns=[column], remove_columns=split.column_names, fn_kwargs={"where": where}
         )
     else:
         split = split.select_columns([column])
-        _refuse_missing(split, column, where)
+        split = _without_missing(split, column, where, data_args)
         split = split.rename_column(column, "text") if column != "text" else split
     workers = {} if isinstance(split, IterableDataset) else {"num_proc": data_args.preprocessing_num_workers}
     split = split.filter(_is_not_blank, input_columns=["text"], **workers)
@@ -98,14 +102,25 @@ def _text_only(value, where: str) -> dict[str, str]:
     return {"text": value}
 
 
-def _refuse_missing(split: Dataset, column: str, where: str) -> None:
+def _without_missing(split: Dataset, column: str, where: str, data_args) -> Dataset:
     kind = getattr(split.features[column], "dtype", type(split.features[column]).__name__)
     if kind not in ("string", "large_string"):
         raise DataError(f"{where}: the column '{column}' holds {kind}, not text; set --text_column")
     missing = [row for row, text in enumerate(split[column]) if text is None]
-    if missing:
-        shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
-        raise DataError(f"{where}: {len(missing)} of {len(split)} rows have no text in '{column}': rows {shown}")
+    if not missing:
+        return split
+    shown = ", ".join(map(str, missing[:3])) + (", ..." if len(missing) > 3 else "")
+    message = f"{where}: {len(missing)} of {len(split)} rows have no text in '{column}': rows {shown}"
+    if data_args.on_bad_row == "stop":
+        raise DataError(message)
+    if len(missing) > data_args.max_bad_rows:
+        raise DataError(f"{message}; more than {data_args.max_bad_rows}: raise --max_bad_rows")
+    logger.warning("%s; they are skipped", message)
+    return split.filter(_is_text, input_columns=[column])
+
+
+def _is_text(text) -> bool:
+    return text is not None
 
 
 def _hold_out(train, data_args):

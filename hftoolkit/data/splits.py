@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hftoolkit.errors import DataError
 
-from .readers import PLAIN_SUFFIXES, ROW_SUFFIXES, data_suffix
+from .opening import PLAIN_SUFFIXES, ROW_SUFFIXES, data_suffix
 
 SPLIT_NAMES = {
     "train": ("train", "training"),

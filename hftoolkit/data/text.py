@@ -1,27 +1,27 @@
 """Documents from any source: the built-in microworld, local files, or the Hub.
 
 Validation data come from the source's own split (validation, valid, val or dev); else they are the last
-`validation_fraction` of the documents; of a single document, its last characters. Streaming gives the same documents
-in the same order and the same splits; for that a local source is read through once beforehand, which also finds every
-bad row before training starts. Only where a streamed Hub data set has no validation split is it different: the first
+`validation_fraction` of the documents; of a single document, its last characters. A local source is read through once
+beforehand, which finds every bad row before training starts. Streaming gives the same documents in the same order and
+the same splits. Only where a streamed Hub data set has no validation split is it different: the first
 documents are held out then, because the end is not known.
 """
 
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
-from pathlib import Path
 
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
 from datasets.exceptions import DatasetGenerationError
 
 from hftoolkit.errors import DataError, MachineError, UserError
 
+from .formats import SEPARATORS
 from .hub import load_from_hub
-from .readers import SEPARATORS, read_documents
+from .readers import read_documents
 from .splits import find_files, held_out, local_source
+from .survey import source_version, survey, warn_of_losses
 
-READER_VERSION = 1  # part of the cache key: raise it when readers.py reads something differently
 FEATURES = Features({"text": Value("string")})
 
 
@@ -88,50 +88,76 @@ def _load_builtin(data_args) -> dict[str, Dataset]:
     return splits
 
 
-def _load_files(source, data_args) -> dict[str, Dataset | IterableDataset]:
+def source_facts(data_args, documents) -> dict:
+    """What the record of a run and the model card say about the source.
+
+    Returns:
+        name; fingerprint of the training documents, None when streaming; skipped_rows where there were any.
+    """
+    facts = {
+        "name": data_args.dataset,
+        "fingerprint": None if data_args.streaming else fingerprint(documents["train"]),
+    }
+    source = None if data_args.dataset == "builtin" else local_source(data_args.dataset)
+    if source is None:
+        return facts
+    tallies = [survey(options) for options in _split_options(source, data_args).values()]
+    losses = {"skipped_rows": sum(tally.skipped for tally in tallies)}
+    return facts | {name: number for name, number in losses.items() if number}
+
+
+def _split_options(source, data_args) -> dict[str, dict]:
+    """For each split of a local source, what `read_documents` is called with."""
     files_of, one_document_per_file = find_files(source)
-    splits = {}
-    for split in (name for name in ("train", "validation", "test") if name in files_of):
-        options = {
+    return {
+        split: {
             "files": tuple(map(str, files_of[split])),  # a tuple: datasets would divide a list among workers
             "text_column": data_args.text_column,
             "separator": "file" if one_document_per_file else data_args.document_separator,
             "max_documents": data_args.max_documents,
+            "on_bad_row": data_args.on_bad_row,
+            "max_bad_rows": data_args.max_bad_rows,
         }
-        cut = split == "train" and "validation" not in files_of and data_args.validation_fraction > 0
+        for split in ("train", "validation", "test")
+        if split in files_of
+    }
+
+
+def _load_files(source, data_args) -> dict[str, Dataset | IterableDataset]:
+    options_of, splits = _split_options(source, data_args), {}
+    for split, options in options_of.items():
+        cut = split == "train" and "validation" not in options_of and data_args.validation_fraction > 0
         splits |= _load_split(split, options, data_args.validation_fraction if cut else 0, data_args.streaming)
     return splits
 
 
 def _load_split(split: str, options: dict, fraction: float, streaming: bool) -> dict[str, Dataset | IterableDataset]:
-    first_two = list(islice(read_documents(**options), 2))
-    if not first_two:
+    tally = survey(options)
+    warn_of_losses(split, tally)
+    number = tally.documents
+    if not number:
         raise DataError(f"0 documents in {', '.join(options['files'][:3])}: only blank lines, or nothing at all")
-    if len(first_two) == 1 and fraction:
-        text = first_two[0]
+    if number == 1 and fraction:
+        text = next(read_documents(**options))
         cut = len(text) - held_out(len(text), fraction)
         parts = {"train": text[:cut], "validation": text[cut:]}
         return {name: Dataset.from_dict({"text": [part]}, FEATURES) for name, part in parts.items() if part}
-    if not streaming:
-        whole = _dataset(options, 0, None)
-        cut = len(whole) - held_out(len(whole), fraction)
-        if cut == len(whole):
-            return {split: whole}
-        return {split: whole.select(range(cut)), "validation": whole.select(range(cut, len(whole)))}
-    number = sum(1 for _ in read_documents(**options))
     cut = number - held_out(number, fraction)
-    arguments = dict(features=FEATURES, gen_kwargs=options | {"start": 0, "stop": cut})
-    parts = {split: IterableDataset.from_generator(_generate, **arguments)}
-    if cut < number:  # kept on disk: an evaluation must not read everything before it
-        parts["validation"] = _dataset(options, cut, number)
-    return parts
+    if streaming:
+        arguments = dict(features=FEATURES, gen_kwargs=options | {"start": 0, "stop": cut})
+        parts = {split: IterableDataset.from_generator(_generate, **arguments)}
+        if cut < number:  # kept on disk: an evaluation must not read everything before it
+            parts["validation"] = _dataset(options, cut, number)
+        return parts
+    whole = _dataset(options, 0, None)
+    if cut == number:
+        return {split: whole}
+    return {split: whole.select(range(cut)), "validation": whole.select(range(cut, number))}
 
 
 def _dataset(options: dict, start: int, stop: int | None) -> Dataset:
     """Documents start..stop as a memory-mapped data set; made again when a file or the reader has changed."""
-    states = [Path(file).stat() for file in options["files"]]
-    version = (READER_VERSION, *((state.st_size, state.st_mtime_ns) for state in states))
-    arguments = options | {"start": start, "stop": stop, "version": version}
+    arguments = options | {"start": start, "stop": stop, "version": source_version(options)}
     try:
         return Dataset.from_generator(_generate, features=FEATURES, gen_kwargs=arguments)
     except DatasetGenerationError as error:

@@ -56,6 +56,7 @@ def describe_data(trainer, summary):
     summary, parts = dict(summary or {}), []
     if "name" in summary:
         parts.append(summary["name"] + (f" ({summary['fingerprint']})" if summary.get("fingerprint") else ""))
+    parts += [f"{count:,} {name.replace('_', ' ')}" for name, count in summary.items() if isinstance(count, int)]
     for split, sizes in summary.items():
         if isinstance(sizes, dict):
             counts = [f"{count:,} {unit}" for unit, count in sizes.items() if isinstance(count, int)]

@@ -1,0 +1,157 @@
+"""The rows of a file in each format: (line or row number, value), where a value that cannot be read is a DataError.
+
+A damaged file ends with an error; a row that is damaged by itself is given as one, and reading goes on after it.
+"""
+
+import csv
+import difflib
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hftoolkit.errors import DataError
+
+from .opening import ROW_SUFFIXES, data_suffix, opened
+
+SEPARATORS = ("blank_line", "line", "file")
+MISSING = object()
+
+
+def read_rows(file: Path, text_column: str, separator: str, strict: bool = True) -> Iterator[tuple[int, object]]:
+    """Number and text of each row; the text is MISSING, a DataError or another type where the row is bad.
+
+    Args:
+        strict: see `opened`.
+
+    Raises:
+        DataError: the file is damaged, or has no such column.
+    """
+    if data_suffix(file) == ".parquet":
+        return _parquet_rows(file, text_column)
+    if data_suffix(file) in ROW_SUFFIXES:
+        read = {".json": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
+        return read.get(data_suffix(file), _json_line_rows)(file, text_column, strict)
+    return _plain_documents(file, separator, strict)
+
+
+def _plain_documents(file: Path, separator: str, strict: bool) -> Iterator[tuple[int, str]]:
+    with opened(file, strict=strict) as text:
+        if separator == "file":
+            yield 1, text.read()
+        elif separator == "line":
+            for number, line in enumerate(text, start=1):
+                yield number, line.removesuffix("\n")
+        else:
+            yield from _blocks(text)
+
+
+def _blocks(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    block, start = [], 1
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            start = start if block else number
+            block.append(line)
+        elif block:
+            yield start, "".join(block).removesuffix("\n")
+            block = []
+    if block:
+        yield start, "".join(block).removesuffix("\n")
+
+
+def _json_line_rows(file: Path, text_column: str, strict: bool) -> Iterator[tuple[int, object]]:
+    with opened(file, strict=strict) as text:
+        for number, line in enumerate(text, start=1):
+            if line.strip():
+                yield number, _field(_parse_json(line.removesuffix("\n"), file, number), text_column)
+
+
+def _json_rows(file: Path, text_column: str, strict: bool) -> Iterator[tuple[int, object]]:
+    """A list of objects, or JSON lines under the name .json."""
+    with opened(file, strict=strict) as text:
+        while (character := text.read(1)).isspace():
+            pass
+        if character != "[":
+            yield from _json_line_rows(file, text_column, strict)
+            return
+        rows = _parse_json("[" + text.read(), file, None)
+    if isinstance(rows, DataError):
+        raise rows
+    for number, row in enumerate(rows, start=1):
+        yield number, _field(row, text_column)
+
+
+def _parse_json(text: str, file: Path, line: int | None):
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{file}:{line or error.lineno}:{error.colno}"
+        form = "; .json is a list of objects, or an object per line" if data_suffix(file) == ".json" else ""
+        return DataError(f"{place}: broken JSON: {error.msg.lower()}{form}")
+    except (RecursionError, ValueError) as error:  # nested too deeply; a number of thousands of digits
+        return DataError(f"{file}:{line or 1}: JSON that cannot be read: {error}")
+
+
+def _field(row, text_column: str):
+    if isinstance(row, DataError):
+        return row
+    return row.get(text_column, MISSING) if isinstance(row, dict) else MISSING
+
+
+def check_column(columns: Iterable[str], text_column: str, where) -> None:
+    """Refuse a column that is not there, naming those that are.
+
+    Raises:
+        DataError: it is not there.
+    """
+    columns = list(columns)
+    if text_column not in columns:
+        near = difflib.get_close_matches(text_column, columns, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        shown = ", ".join(columns[:20]) or "none"
+        raise DataError(f"{where}: no column '{text_column}'{hint} (the columns: {shown}); set --text_column")
+
+
+def _table_rows(file: Path, text_column: str, strict: bool) -> Iterator[tuple[int, object]]:
+    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default stops at 131,072 characters
+    options = {"strict": True}
+    if data_suffix(file) == ".tsv":
+        options |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    with opened(file, newline="", strict=strict) as text:
+        reader, header = csv.reader(text, **options), None
+        while True:
+            line = reader.line_num + 1
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                broken = DataError(f"{file}:{reader.line_num}: broken CSV: {error}")
+                if header is None:
+                    raise broken from None
+                yield line, broken
+                continue
+            if header is None:
+                header = row
+                if header:
+                    check_column(header, text_column, file)
+                    column = header.index(text_column)
+            elif len(row) == len(header):
+                yield line, row[column]
+            elif row:
+                yield line, DataError(f"{file}:{line}: {len(row)} fields, but the header has {len(header)}")
+
+
+def _parquet_rows(file: Path, text_column: str) -> Iterator[tuple[int, object]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(file) as table:
+            check_column(table.schema_arrow.names, text_column, file)
+            row = 1
+            for batch in table.iter_batches(batch_size=1000, columns=[text_column]):
+                yield from enumerate(batch.column(0).to_pylist(), start=row)
+                row += len(batch)
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
+        raise DataError(f"{file}: the Parquet file is damaged: {str(error).splitlines()[0]}") from error
