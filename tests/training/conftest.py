@@ -55,13 +55,14 @@ class Process:
 def process():
     """Start tiny_run.py in a process forked from one that has imported everything already.
 
-    `process(folder, options)` returns at once; `before` is code that the process runs first.
+    `process(folder, options)` returns at once; `before` is code that the process runs first, `script` another program
+    that takes the same two words.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "transformers.trainer", "hftoolkit.run", "matplotlib.figure"])
 
-    def start(folder, options=None, before=""):
-        words = [str(SCRIPT), str(folder), json.dumps(options or {})]
+    def start(folder, options=None, before="", script=SCRIPT):
+        words = [str(script), str(folder), json.dumps(options or {})]
         run = f"import runpy, sys; sys.argv = {words!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
         return Process(context, f"{before}\n{run}")
 
