@@ -9,6 +9,9 @@ from hftoolkit.remote_code import check_remote_code
 from hftoolkit.safe_loading import check_finite_weights, check_model_folder, check_tokenizer_folder
 from hftoolkit.tokenization import KINDS, train_tokenizer
 
+HEAD_FIELDS = ("num_labels", "id2label", "label2id", "problem_type")  # a loaded model's config takes these too
+FINE_TUNED = ("ForSequenceClassification", "ForTokenClassification")  # heads with one output per class
+
 
 def load_tokenizer(model_args, texts=None, max_length=None):
     """The tokenizer that `model_args.tokenizer` names, or that of the model to start from.
@@ -42,10 +45,13 @@ def load_model(auto_class, model_args, tokenizer=None, **config_fields):
     Args:
         auto_class: AutoModelForCausalLM or another Auto class.
         tokenizer: gives a new model its vocabulary size and special ids, and is checked against a loaded one.
-        config_fields: fields of a new model's config beside model_args.model_config, such as num_labels.
+        config_fields: fields of a new model's config beside model_args.model_config; of them HEAD_FIELDS, such as
+            num_labels, are also set in a loaded one. A head of another size is then made new, with a warning, unless
+            it was fine-tuned.
 
     Raises:
-        CheckpointError: an unknown or impossible config field; a damaged, altered or foreign checkpoint.
+        CheckpointError: an unknown or impossible config field; a damaged, altered or foreign checkpoint; one that was
+            fine-tuned for another number of classes.
         DataError: the tokenizer has more tokens than the model.
         HubError: the Hub does not have it, or cannot be reached.
     """
@@ -57,7 +63,8 @@ def load_model(auto_class, model_args, tokenizer=None, **config_fields):
     if model_args.model_name_or_path is None:
         model = auto_class.from_config(new_config(model_args, tokenizer, **config_fields), **options)
     else:
-        model = _from_pretrained(auto_class.__name__, model_args.model_name_or_path, model_args, **options)
+        head = {key: value for key, value in config_fields.items() if key in HEAD_FIELDS}
+        model = _pretrained_model(auto_class, model_args, options, head)
     size = model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > size:
         raise DataError(
@@ -93,6 +100,32 @@ def new_config(model_args, tokenizer=None, **fields):
         raise CheckpointError(f"model_config of {model_type}: {error}") from error
 
 
+def _pretrained_model(auto_class, model_args, options, head):
+    """Load a checkpoint; where `head` gives the size of a head, only a head may differ from the checkpoint."""
+    source = model_args.model_name_or_path
+    if "num_labels" not in head:
+        return _from_pretrained(auto_class.__name__, source, model_args, **options)
+    options |= {"ignore_mismatched_sizes": True, "output_loading_info": True}
+    model, report = _from_pretrained(auto_class.__name__, source, model_args, **options, **head)
+    for name, *shapes in report["mismatched_keys"]:
+        if name.startswith(f"{model.base_model_prefix}."):
+            theirs, ours = map(tuple, shapes)
+            raise CheckpointError(f"{source}: {name} is {theirs}, but its config.json says {ours}")
+    return model
+
+
+def _refuse_other_classes(config, source, num_labels):
+    """Refuse a checkpoint that was fine-tuned for another number of classes."""
+    fine_tuned = [name for name in config.get("architectures") or [] if name.endswith(FINE_TUNED)]
+    classes = len(config.get("id2label") or "") or config.get("num_labels", 2)  # 2 is what transformers leaves out
+    if fine_tuned and classes != num_labels:
+        raise CheckpointError(
+            f"{source} is a {fine_tuned[0]} with {classes} classes, but this task has {num_labels}: start from the "
+            "checkpoint that it was fine-tuned from, or drop its head: "
+            f"AutoModel.from_pretrained({source!r}).save_pretrained(FOLDER)"
+        )
+
+
 def _from_pretrained(auto_class, source, model_args, **options):
     """Load from a folder, checked first, or from the Hub; library errors become one line each."""
     import transformers
@@ -110,6 +143,8 @@ def _from_pretrained(auto_class, source, model_args, **options):
     except OSError as error:  # a tokenizer's folder needs no config.json
         if not local.is_dir():
             raise loading_error(error, source) from error
+    if "num_labels" in options:
+        _refuse_other_classes(config, source, options["num_labels"])
     options.update(pinned, trust_remote_code=model_args.trust_remote_code)
     try:
         return getattr(transformers, auto_class).from_pretrained(source, **options)
