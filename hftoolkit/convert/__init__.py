@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from hftoolkit.convert import gpt
+from hftoolkit.convert import bert, gpt
 from hftoolkit.errors import CheckpointError
 
-CONVERSIONS = gpt.CONVERSIONS
+CONVERSIONS = gpt.CONVERSIONS + bert.CONVERSIONS
 DERIVED = re.compile(r"attn\.(masked_)?bias$")  # causal masks that old stock checkpoints carry; not weights
 
 
@@ -43,6 +43,12 @@ def _rows(conversion, head, layers):
         for i in range(layers) if "{}" in stock else [None]:
             yield prefix + stock.format(i), [our_prefix + name.format(i) for name in ours], layout
     yield from head["rows"]
+
+
+def _labels(head, config):
+    """The config fields of the classes, for heads that have as many outputs as there are classes."""
+    keys = ("id2label", "label2id", "problem_type") if head.get("has_labels", True) else ()
+    return {key: getattr(config, key) for key in keys}
 
 
 def _load(model, state_dict, source):
@@ -73,15 +79,18 @@ def from_stock(model):
     if name not in conversion.heads:
         raise CheckpointError(f"no counterpart of the head {name}; known: {', '.join(conversion.heads)}")
     for option, allowed in conversion.only_stock.items():
-        if getattr(model.config, option) != allowed:
+        if getattr(model.config, option, allowed) != allowed:
             raise CheckpointError(
                 f"{option}={getattr(model.config, option)} has no counterpart in {conversion.our_type}"
             )
     head = conversion.heads[name]
     modeling = importlib.import_module(f"hftoolkit.models.{conversion.module}")
-    labels = {key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type")}
-    config = AutoConfig.for_model(conversion.our_type, **conversion.our_fields(model.config), **labels)
+    config = AutoConfig.for_model(
+        conversion.our_type, **conversion.our_fields(model.config), **_labels(head, model.config)
+    )
     stock, result = model.state_dict(), {}
+    for copy in conversion.copies:
+        stock.pop(copy, None)
     for stock_name, ours, layout in _rows(conversion, head, config.num_hidden_layers):
         tensor = stock.pop(stock_name, None)
         if tensor is not None:
@@ -103,14 +112,14 @@ def to_stock(model):
     stock_name = next((stock for stock, head in conversion.heads.items() if head["ours"] == name), None)
     if stock_name is None:
         raise CheckpointError(f"{conversion.model_type} of transformers has no counterpart of {name}")
-    labels = {key: getattr(model.config, key) for key in ("id2label", "label2id", "problem_type")}
-    fields = conversion.stock_fields(model.config)
-    config = transformers.AutoConfig.for_model(conversion.model_type, **fields, **labels)
+    head, fields = conversion.heads[stock_name], conversion.stock_fields(model.config)
+    config = transformers.AutoConfig.for_model(conversion.model_type, **fields, **_labels(head, model.config))
     ours, result = model.state_dict(), {}
-    for stock, names, layout in _rows(conversion, conversion.heads[stock_name], model.config.num_hidden_layers):
+    for stock, names, layout in _rows(conversion, head, model.config.num_hidden_layers):
         if all(our in ours for our in names):
             tensor = torch.cat([ours.pop(our) for our in names])
             result[stock] = (tensor.T if layout == gpt.TRANSPOSE else tensor).contiguous()
+    result.update((copy, result[name]) for copy, name in conversion.copies.items() if name in result)
     result.update(ours)
     return _finish(_load(getattr(transformers, stock_name)(config).to(model.dtype), result, name), model)
 

@@ -66,6 +66,7 @@ class Gpt2:
             "HftGptForTokenClassification", "classifier", [("score", "weight"), ("score", "bias")]
         ),
     }
+    copies = {}
     only_stock = {  # options of the stock class that ours does not have, and the one value that is the same model
         "scale_attn_by_inverse_layer_idx": False,
         "reorder_and_upcast_attn": False,
@@ -104,7 +105,7 @@ class OpenAIGpt:
         "OpenAIGPTLMHeadModel": _head("HftGptForCausalLM", "lm_head", [("lm_head", "weight")]),
         "OpenAIGPTForSequenceClassification": _head("HftGptForSequenceClassification", "score", [("score", "weight")]),
     }
-    only_stock = {}
+    copies, only_stock = {}, {}
 
     @staticmethod
     def our_fields(config):

@@ -5,7 +5,7 @@ Importing this package registers them.
 
 import importlib
 
-ARCHITECTURES = ("gpt",)
+ARCHITECTURES = ("gpt", "bert")
 
 
 def register():

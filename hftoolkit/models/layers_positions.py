@@ -64,3 +64,52 @@ def by_length(lengths):
     new_starts = sorted_lengths.cumsum(0) - sorted_lengths
     order = torch.arange(int(lengths.sum())) + (starts - new_starts).repeat_interleave(sorted_lengths)
     return order, groups
+
+
+def document_numbers(position_ids):
+    """For every token the number of its document inside its row, from positions that restart; (B, T) to (B, T)."""
+    restarts = position_ids[:, 1:] != position_ids[:, :-1] + 1
+    return torch.nn.functional.pad(restarts, (1, 0)).long().cumsum(-1)
+
+
+def flat_layout(shape, attention_mask=None, position_ids=None):
+    """How to lay the real tokens of a batch into one flat row in which sequences of equal length stand together.
+
+    Args:
+        shape: (B, T).
+        attention_mask: not 0 at real tokens, (B, T); each row is one sequence, and its padding is left out.
+        position_ids: of packed rows, (B, T), whose documents are the sequences. With neither, whole rows are.
+
+    Returns:
+        (index, groups): index (N,) lists the old place of each token, or is None when nothing moves; groups is a list
+        of (number of sequences, their length).
+
+    Example:
+        attention_mask  [[1 1 0], [0 0 1], [0 1 1]]
+        index           [0 1, 7 8, 5]
+        groups          [(2, 2), (1, 1)]
+    """
+    B, T = shape
+    if attention_mask is None:
+        lengths = torch.full((B,), T) if position_ids is None else document_lengths(position_ids)
+        return by_length(lengths)
+    real = attention_mask.ne(0)
+    lengths, places = real.sum(1).cpu(), real.flatten().nonzero().squeeze(1)
+    order, groups = by_length(lengths[lengths > 0])
+    if len(places) == B * T:
+        return order, groups
+    return places if order is None else places[order.to(places.device)], groups
+
+
+def flatten(values, index):
+    """Rows (B, T, ...) to one flat row (1, N, ...) of the tokens listed in index; None is all, in order."""
+    flat = values.flatten(0, 1)
+    return (flat if index is None else flat.index_select(0, index)).unsqueeze(0)
+
+
+def unflatten(values, index, shape):
+    """One flat row (1, N, D) back to rows (B, T, D); 0 where no token was taken from."""
+    rows = values.squeeze(0)
+    if index is not None:
+        rows = rows.new_zeros(shape[0] * shape[1], rows.shape[-1]).index_copy(0, index, rows)
+    return rows.view(*shape, -1)

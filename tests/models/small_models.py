@@ -16,11 +16,15 @@ SIZES = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, num_attentio
 GPT = SIZES | dict(max_position_embeddings=32, num_labels=3, pad_token_id=PAD)
 GPT_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden", "attention_probs", "classifier")]
 GPT |= dict.fromkeys(GPT_DROPOUT, 0.0)
+BERT = SIZES | dict(max_position_embeddings=32, num_labels=3, pad_token_id=PAD)
+BERT_DROPOUT = [name for name in GPT_DROPOUT if not name.startswith("embedding")]
+BERT |= dict.fromkeys(BERT_DROPOUT, 0.0)
 
 SMALL = {  # architecture -> variant -> config without dropout
     "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
+    "bert": {"bert": BERT},
 }
-DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5)}
+DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
 ZERO_GRADIENT = ("k_proj.bias",)  # shifts all scores of a query alike, which the softmax does not see
 CAUSAL = ("gpt",)
 LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict
