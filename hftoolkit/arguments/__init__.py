@@ -88,6 +88,10 @@ class DataArguments:
         metadata={"help": "what a row that cannot be read does: stop the run, or be skipped and counted"},
     )
     max_bad_rows: int = field(default=10, metadata={"help": "rows of a split that may be skipped", "min": 1})
+    max_document_characters: int | None = field(
+        default=10_000_000,
+        metadata={"help": "read no more of a document (of a file that is one, by document_separator: all)", "min": 1},
+    )
     builtin_documents: int = field(default=20000, metadata={"help": "documents of the builtin data set", "min": 1})
     builtin_seed: int = field(default=0, metadata={"help": "seed of the builtin data set", "min": 0})
     streaming: bool = field(default=False, metadata={"help": "read while training, for data larger than the memory"})

@@ -1,13 +1,14 @@
 """The rows of a file in each format: (line or row number, value), where a value that cannot be read is a DataError.
 
 A damaged file ends with an error; a row that is damaged by itself is given as one, and reading goes on after it.
+Of very long lines only the beginning is held in memory.
 """
 
 import csv
 import difflib
 import json
-import sys
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 
 from hftoolkit.errors import DataError
@@ -16,12 +17,17 @@ from .opening import ROW_SUFFIXES, data_suffix, opened
 
 SEPARATORS = ("blank_line", "line", "file")
 MISSING = object()
+LONGEST_ROW = 2**27  # characters of a line of JSON or a field of CSV, which must be read whole
+DISCARDED = 2**20  # characters read at a time of what is not kept
 
 
-def read_rows(file: Path, text_column: str, separator: str, strict: bool = True) -> Iterator[tuple[int, object]]:
+def read_rows(
+    file: Path, text_column: str, separator: str, longest: int | None = None, strict: bool = True
+) -> Iterator[tuple[int, object]]:
     """Number and text of each row; the text is MISSING, a DataError or another type where the row is bad.
 
     Args:
+        longest: of a longer document of plain text, at least one character more than this is given, not all.
         strict: see `opened`.
 
     Raises:
@@ -32,37 +38,56 @@ def read_rows(file: Path, text_column: str, separator: str, strict: bool = True)
     if data_suffix(file) in ROW_SUFFIXES:
         read = {".json": _json_rows, ".csv": _table_rows, ".tsv": _table_rows}
         return read.get(data_suffix(file), _json_line_rows)(file, text_column, strict)
-    return _plain_documents(file, separator, strict)
+    return _plain_documents(file, separator, longest, strict)
 
 
-def _plain_documents(file: Path, separator: str, strict: bool) -> Iterator[tuple[int, str]]:
+def bounded_lines(text, longest: int | None) -> Iterator[tuple[int, str]]:
+    """Number and text of each line; of one longer than `longest` its first longest + 1 characters."""
+    if longest is None:
+        yield from enumerate(text, start=1)
+        return
+    for number in count(1):
+        line = text.readline(longest + 1)
+        if not line:
+            return
+        rest = line
+        while len(rest) and not rest.endswith(("\n", "\r")):
+            rest = text.readline(DISCARDED)
+        yield number, line
+
+
+def _plain_documents(file: Path, separator: str, longest: int | None, strict: bool) -> Iterator[tuple[int, str]]:
     with opened(file, strict=strict) as text:
         if separator == "file":
-            yield 1, text.read()
+            yield 1, text.read(-1 if longest is None else longest + 1)
         elif separator == "line":
-            for number, line in enumerate(text, start=1):
+            for number, line in bounded_lines(text, longest):
                 yield number, line.removesuffix("\n")
         else:
-            yield from _blocks(text)
+            yield from _blocks(bounded_lines(text, longest), longest)
 
 
-def _blocks(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
-    block, start = [], 1
-    for number, line in enumerate(lines, start=1):
+def _blocks(lines: Iterable[tuple[int, str]], longest: int | None) -> Iterator[tuple[int, str]]:
+    block, start, length = [], 1, 0
+    for number, line in lines:
         if line.strip():
             start = start if block else number
-            block.append(line)
+            if longest is None or length <= longest + 1:  # 1 for the line break at the end
+                block.append(line)
+                length += len(line)
         elif block:
             yield start, "".join(block).removesuffix("\n")
-            block = []
+            block, length = [], 0
     if block:
         yield start, "".join(block).removesuffix("\n")
 
 
 def _json_line_rows(file: Path, text_column: str, strict: bool) -> Iterator[tuple[int, object]]:
     with opened(file, strict=strict) as text:
-        for number, line in enumerate(text, start=1):
-            if line.strip():
+        for number, line in bounded_lines(text, LONGEST_ROW):
+            if len(line) > LONGEST_ROW:
+                yield number, DataError(f"{file}:{number}: a line of more than {LONGEST_ROW:,} characters")
+            elif line.strip():
                 yield number, _field(_parse_json(line.removesuffix("\n"), file, number), text_column)
 
 
@@ -113,12 +138,12 @@ def check_column(columns: Iterable[str], text_column: str, where) -> None:
 
 
 def _table_rows(file: Path, text_column: str, strict: bool) -> Iterator[tuple[int, object]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default stops at 131,072 characters
+    csv.field_size_limit(LONGEST_ROW)  # the default stops at 131,072 characters
     options = {"strict": True}
     if data_suffix(file) == ".tsv":
         options |= {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
     with opened(file, newline="", strict=strict) as text:
-        reader, header = csv.reader(text, **options), None
+        reader, header = csv.reader((line for _, line in bounded_lines(text, LONGEST_ROW)), **options), None
         while True:
             line = reader.line_num + 1
             try:

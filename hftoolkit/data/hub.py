@@ -2,6 +2,7 @@
 
 import logging
 
+import pyarrow.compute
 from datasets import Dataset, IterableDataset, load_dataset
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
@@ -68,7 +69,7 @@ def _first_line(error) -> str:
 
 def _texts(split, where: str, data_args):
     """The documents of one split, checked, without blank ones, limited to max_documents."""
-    column = data_args.text_column
+    column, longest = data_args.text_column, data_args.max_document_characters
     if split.column_names is not None:
         check_column(split.column_names, column, where)
     if isinstance(split, IterableDataset):
@@ -77,12 +78,16 @@ def _texts(split, where: str, data_args):
                 f"{where}: rows of a streamed Hub data set cannot be skipped: leave on_bad_row or streaming"
             )
         split = split.map(
-            _text_only, input_columns=[column], remove_columns=split.column_names, fn_kwargs={"where": where}
+            _text_only,
+            input_columns=[column],
+            remove_columns=split.column_names,
+            fn_kwargs={"where": where, "longest": longest},
         )
     else:
         split = split.select_columns([column])
         split = _without_missing(split, column, where, data_args)
         split = split.rename_column(column, "text") if column != "text" else split
+        split = _shortened(split, longest, where)
     workers = {} if isinstance(split, IterableDataset) else {"num_proc": data_args.preprocessing_num_workers}
     split = split.filter(_is_not_blank, input_columns=["text"], **workers)
     if isinstance(split, IterableDataset):
@@ -96,10 +101,10 @@ def _is_not_blank(text: str) -> bool:
     return bool(text.strip())
 
 
-def _text_only(value, where: str) -> dict[str, str]:
+def _text_only(value, where: str, longest: int | None) -> dict[str, str]:
     if not isinstance(value, str):
         raise DataError(f"{where}: a document is {'null' if value is None else type(value).__name__}, not text")
-    return {"text": value}
+    return {"text": value[:longest]}
 
 
 def _without_missing(split: Dataset, column: str, where: str, data_args) -> Dataset:
@@ -117,6 +122,22 @@ def _without_missing(split: Dataset, column: str, where: str, data_args) -> Data
         raise DataError(f"{message}; more than {data_args.max_bad_rows}: raise --max_bad_rows")
     logger.warning("%s; they are skipped", message)
     return split.filter(_is_text, input_columns=[column])
+
+
+def _shortened(split: Dataset, longest: int | None, where: str) -> Dataset:
+    if longest is None:
+        return split
+    lengths = pyarrow.compute.utf8_length(split.with_format("arrow")[:]["text"])
+    number = pyarrow.compute.sum(pyarrow.compute.greater(lengths, longest)).as_py()
+    if not number:
+        return split
+    message = "%s: of %d documents only the first %s characters are read (--max_document_characters)"
+    logger.warning(message, where, number, f"{longest:,}")
+    return split.map(_beginning, input_columns=["text"], fn_kwargs={"longest": longest})
+
+
+def _beginning(text: str, longest: int) -> dict[str, str]:
+    return {"text": text[:longest]}
 
 
 def _is_text(text) -> bool:

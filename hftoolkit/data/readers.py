@@ -4,7 +4,7 @@ Rules: text is UTF-8 (a byte order mark at the start is skipped); in plain text 
 a character like others; documents of white space only are skipped. CSV is read as Python's csv module does (quotes,
 line breaks inside quotes), with a header; TSV has a header and no quoting, as GLUE's files. Text formats may be
 compressed with gzip. Rows that cannot be read stop the run; with on_bad_row=skip they are left out and counted, up to
-max_bad_rows in a split.
+max_bad_rows in a split. Of a document longer than max_document_characters, only so much is read.
 """
 
 import re
@@ -26,6 +26,8 @@ class Tally:
     documents: int = 0
     skipped: int = 0
     skipped_at: list[str] = field(default_factory=list)  # the first places, with the reason
+    shortened: int = 0
+    shortened_at: list[str] = field(default_factory=list)
 
 
 def read_documents(
@@ -35,6 +37,7 @@ def read_documents(
     max_documents: int | None = None,
     on_bad_row: str = "stop",
     max_bad_rows: int = 10,
+    max_document_characters: int | None = None,
     tally: Tally | None = None,
 ) -> Iterator[str]:
     """Yield the documents of files in their order.
@@ -45,6 +48,7 @@ def read_documents(
         max_documents: stop after so many.
         on_bad_row: "stop", or "skip": leave out rows that cannot be read, and plain documents that are not UTF-8.
         max_bad_rows: rows that may be skipped in all files together.
+        max_document_characters: what follows in a longer document is left out.
         tally: counts what is read.
 
     Raises:
@@ -54,8 +58,14 @@ def read_documents(
     tally = Tally() if tally is None else tally
     for file in map(Path, files):
         bad_rows = _BadRows(file, text_column, max_bad_rows if on_bad_row == "skip" else None, tally)
-        for row, value in read_rows(file, text_column, separator, strict=on_bad_row == "stop"):
-            if bad_rows.accepts(row, value) and value.strip():
+        for row, value in read_rows(file, text_column, separator, max_document_characters, on_bad_row == "stop"):
+            if not bad_rows.accepts(row, value):
+                continue
+            if max_document_characters is not None and len(value) > max_document_characters:
+                value = value[:max_document_characters]
+                tally.shortened += 1
+                tally.shortened_at += [f"{file.name}:{row}"] * (len(tally.shortened_at) < SHOWN)
+            if value.strip():
                 tally.documents += 1
                 yield value
                 if tally.documents == max_documents:

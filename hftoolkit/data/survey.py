@@ -47,14 +47,20 @@ def survey(options: dict) -> Tally:
     return tally
 
 
-def warn_of_losses(split: str, tally: Tally) -> None:
-    """One line for the rows that were skipped."""
+def warn_of_losses(split: str, tally: Tally, max_document_characters: int | None) -> None:
+    """One line for the rows that are skipped, and one for the documents that are shortened."""
     if tally.skipped:
-        more = ", ..." if tally.skipped > len(tally.skipped_at) else ""
+        places = _shown(tally.skipped_at, tally.skipped)
+        logger.warning("%s: %d rows that cannot be read are skipped: %s", split, tally.skipped, places)
+    if tally.shortened:
         logger.warning(
-            "%s: %d rows that cannot be read are skipped: %s%s",
+            "%s: of %d documents only the first %s characters are read (--max_document_characters): %s",
             split,
-            tally.skipped,
-            ", ".join(tally.skipped_at),
-            more,
+            tally.shortened,
+            f"{max_document_characters:,}",
+            _shown(tally.shortened_at, tally.shortened),
         )
+
+
+def _shown(places: list[str], number: int) -> str:
+    return ", ".join(places) + (", ..." if number > len(places) else "")

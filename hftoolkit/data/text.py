@@ -92,7 +92,8 @@ def source_facts(data_args, documents) -> dict:
     """What the record of a run and the model card say about the source.
 
     Returns:
-        name; fingerprint of the training documents, None when streaming; skipped_rows where there were any.
+        name; fingerprint of the training documents, None when streaming; skipped_rows and shortened_documents
+        of local files where there were any.
     """
     facts = {
         "name": data_args.dataset,
@@ -102,13 +103,17 @@ def source_facts(data_args, documents) -> dict:
     if source is None:
         return facts
     tallies = [survey(options) for options in _split_options(source, data_args).values()]
-    losses = {"skipped_rows": sum(tally.skipped for tally in tallies)}
+    losses = {
+        "skipped_rows": sum(tally.skipped for tally in tallies),
+        "shortened_documents": sum(tally.shortened for tally in tallies),
+    }
     return facts | {name: number for name, number in losses.items() if number}
 
 
 def _split_options(source, data_args) -> dict[str, dict]:
     """For each split of a local source, what `read_documents` is called with."""
     files_of, one_document_per_file = find_files(source)
+    longest = data_args.max_document_characters
     return {
         split: {
             "files": tuple(map(str, files_of[split])),  # a tuple: datasets would divide a list among workers
@@ -117,6 +122,8 @@ def _split_options(source, data_args) -> dict[str, dict]:
             "max_documents": data_args.max_documents,
             "on_bad_row": data_args.on_bad_row,
             "max_bad_rows": data_args.max_bad_rows,
+            # who asks for a whole file as one document means all of it
+            "max_document_characters": None if data_args.document_separator == "file" else longest,
         }
         for split in ("train", "validation", "test")
         if split in files_of
@@ -133,7 +140,7 @@ def _load_files(source, data_args) -> dict[str, Dataset | IterableDataset]:
 
 def _load_split(split: str, options: dict, fraction: float, streaming: bool) -> dict[str, Dataset | IterableDataset]:
     tally = survey(options)
-    warn_of_losses(split, tally)
+    warn_of_losses(split, tally, options["max_document_characters"])
     number = tally.documents
     if not number:
         raise DataError(f"0 documents in {', '.join(options['files'][:3])}: only blank lines, or nothing at all")
