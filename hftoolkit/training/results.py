@@ -4,6 +4,7 @@ import logging
 import math
 
 from hftoolkit.training import provenance
+from hftoolkit.training.adaptation import is_update, without_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -70,14 +71,14 @@ def first_record(args, others, data_summary):
 
 def card_facts(trainer, others, record, results):
     """Everything a model card may quote; nothing that was not measured or given."""
-    model, args, tokenizer = trainer.model, trainer.args, trainer.processing_class
+    model, args, tokenizer = without_adapter(trainer.model), trainer.args, trainer.processing_class
     measured = {key: value for key, value in results.items() if key not in ("baselines", "undefined")}
     config = getattr(model, "config", None)
     facts = {key: record[key] for key in ("data", "given", "versions", "hardware", "wall_seconds", "cpu_seconds")}
     return facts | {
         "name": (args.hub_model_id or str(args.output_dir)).rstrip("/").rsplit("/", 1)[-1],
         "model_class": type(model).__name__,
-        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "parameters": sum(weight.numel() for name, weight in model.named_parameters() if not is_update(name)),
         "config": config.to_dict() if config is not None else {},
         "tokenizer": {} if tokenizer is None else {"class": type(tokenizer).__name__},
         "hyperparameters": provenance.hyperparameters(args, others),

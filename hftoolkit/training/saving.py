@@ -14,6 +14,7 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from hftoolkit.errors import MachineError
+from hftoolkit.training.adaptation import save_merged, without_adapter
 from hftoolkit.training.callbacks import require_finite_weights
 from hftoolkit.training.checkpoints import FORMAT, MANIFEST, STAGING, publish, rotate, seal
 from hftoolkit.training.disk import explained, flush_to_disk, write_json
@@ -131,7 +132,8 @@ class SealedSaves:
 def save_final_model(trainer):
     """Put model, configuration, code for the Hub and tokenizer into the run folder, each file whole or not at all.
 
-    Every process calls it: sharded weights are gathered.
+    Every process calls it: sharded weights are gathered. Low-rank updates (PEFT) are merged, and kept in `adapter/`;
+    under FSDP only the updates are saved, because no process holds the weights they belong to.
     """
     folder = Path(trainer.args.output_dir)
     staged = folder / STAGING / "model"
@@ -143,6 +145,8 @@ def save_final_model(trainer):
         if not trainer.args.should_save:
             return
         (staged / PICKLED_ARGUMENTS).unlink(missing_ok=True)
+        if without_adapter(trainer.model) is not trainer.model and not trainer.is_fsdp_enabled:
+            save_merged(trainer.model, staged)
         for path in staged.rglob("*"):
             flush_to_disk(path)
         for path in sorted(staged.iterdir()):
