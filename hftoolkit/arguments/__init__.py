@@ -75,8 +75,11 @@ class DataArguments:
         default=None, metadata={"help": "branch, tag or commit of a Hub data set", "name": True}
     )
     text_column: str = field(default="text", metadata={"help": "column that holds the text"})
-    document_separator: Literal["blank_line", "line", "file"] = field(
-        default="blank_line", metadata={"help": "where a document ends in plain text"}
+    document_separator: Literal["blank_line", "line", "file", "wikitext"] = field(
+        default="blank_line",
+        metadata={
+            "help": "where a document ends in plain text; wikitext: before a line ` = Title = ` (WikiText's files)"
+        },
     )
     validation_fraction: float = field(
         default=0.05,

@@ -7,6 +7,7 @@ Of very long lines only the beginning is held in memory.
 import csv
 import difflib
 import json
+import re
 from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,8 @@ from hftoolkit.errors import DataError
 
 from .opening import ROW_SUFFIXES, data_suffix, opened
 
-SEPARATORS = ("blank_line", "line", "file")
+SEPARATORS = ("blank_line", "line", "file", "wikitext")
+WIKITEXT_TITLE = re.compile(r"= (?!= ).+ =")  # of level one; " = = Career = = " is a section
 MISSING = object()
 LONGEST_ROW = 2**27  # characters of a line of JSON or a field of CSV, which must be read whole
 DISCARDED = 2**20  # characters read at a time of what is not kept
@@ -63,23 +65,64 @@ def _plain_documents(file: Path, separator: str, longest: int | None, strict: bo
         elif separator == "line":
             for number, line in bounded_lines(text, longest):
                 yield number, line.removesuffix("\n")
+        elif separator == "wikitext":
+            yield from _articles(bounded_lines(text, longest), longest)
         else:
             yield from _blocks(bounded_lines(text, longest), longest)
 
 
 def _blocks(lines: Iterable[tuple[int, str]], longest: int | None) -> Iterator[tuple[int, str]]:
-    block, start, length = [], 1, 0
+    block = _Document(1, longest)
     for number, line in lines:
         if line.strip():
-            start = start if block else number
-            if longest is None or length <= longest + 1:  # 1 for the line break at the end
-                block.append(line)
-                length += len(line)
-        elif block:
-            yield start, "".join(block).removesuffix("\n")
-            block, length = [], 0
-    if block:
-        yield start, "".join(block).removesuffix("\n")
+            block = block if block.lines else _Document(number, longest)
+            block.add(line)
+        elif block.lines:
+            yield block.start, block.text()
+            block = _Document(number, longest)
+    if block.lines:
+        yield block.start, block.text()
+
+
+def _articles(lines: Iterable[tuple[int, str]], longest: int | None) -> Iterator[tuple[int, str]]:
+    """Articles of WikiText: each begins with its title, a line ` = Title = ` between two blank ones.
+
+    A formula can stand in the text as a line ` = x = `, but not between blank lines.
+    """
+    article, title, after_blank = _Document(1, longest), None, True
+    for number, line in lines:
+        is_blank = not line.strip()
+        if title is not None and is_blank:
+            yield article.start, article.text()
+            article = _Document(title[0], longest)
+        if title is not None:
+            article.add(title[1])
+        title = (number, line) if after_blank and WIKITEXT_TITLE.fullmatch(line.strip()) else None
+        if title is None:
+            article.add(line)
+        after_blank = is_blank
+    if title is not None:
+        article.add(title[1])
+    yield article.start, article.text()
+
+
+class _Document:
+    """The lines of a document, as far as they are kept."""
+
+    def __init__(self, start: int, longest: int | None):
+        self.start, self.longest, self.lines, self.length, self.is_cut = start, longest, [], 0, False
+
+    def add(self, line: str) -> None:
+        self.is_cut = self.longest is not None and self.length > self.longest + 1  # 1 for a line break at the end
+        if not self.is_cut:
+            self.lines.append(line)
+            self.length += len(line)
+
+    def text(self) -> str:
+        """All lines, without blank ones at the end."""
+        while self.lines and not self.is_cut and not self.lines[-1].strip():
+            self.lines.pop()
+        return "".join(self.lines).removesuffix("\n")
 
 
 def _json_line_rows(file: Path, text_column: str, strict: bool) -> Iterator[tuple[int, object]]:

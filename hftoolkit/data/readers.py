@@ -44,7 +44,7 @@ def read_documents(
 
     Args:
         text_column: field of JSON, column of CSV, TSV and Parquet.
-        separator: one of SEPARATORS: where a document of plain text ends.
+        separator: one of formats.SEPARATORS: where a document of plain text ends.
         max_documents: stop after so many.
         on_bad_row: "stop", or "skip": leave out rows that cannot be read, and plain documents that are not UTF-8.
         max_bad_rows: rows that may be skipped in all files together.

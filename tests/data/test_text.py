@@ -167,7 +167,7 @@ def test_max_documents_limits_every_split(write, load):
     }
 
 
-@pytest.mark.parametrize("separator", ["blank_line", "line", "file"])
+@pytest.mark.parametrize("separator", ["blank_line", "line", "file", "wikitext"])
 @pytest.mark.parametrize("fraction", [0.0, 0.2])
 def test_streaming_gives_the_same_documents(separator, fraction, write, load):
     folder = write({"a.txt": "\n\n".join(f"d{i}\nx" for i in range(25)), "s/train.txt": "t", "s/test.txt": "u"})
