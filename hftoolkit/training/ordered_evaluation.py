@@ -1,0 +1,15 @@
+"""Trainer whose predictions stand in the order of the data, however the training rows are grouped.
+
+With train_sampling_strategy=group_by_length, Trainer shuffles the evaluation data too (transformers 5.23,
+Trainer._get_eval_sampler): answers, tags and choices would be given to other questions than their own.
+"""
+
+from torch.utils.data import SequentialSampler
+from transformers import Trainer
+
+
+class OrderedEvaluationTrainer(Trainer):
+    """A Trainer that evaluates and predicts row after row."""
+
+    def _get_eval_sampler(self, eval_dataset):
+        return SequentialSampler(eval_dataset)
