@@ -52,6 +52,13 @@ def packed_attention(query, key, value, groups, *, scaling, is_causal, dropout=0
     return torch.cat(outputs).unsqueeze(0)
 
 
+def cumulative_lengths(groups, device):
+    """The same groups as the arguments of attention kernels for sequences of different length in one row."""
+    lengths = torch.tensor([0] + [length for count, length in groups for _ in range(count)])
+    ends, longest = lengths.cumsum(0).to(device, torch.int32), int(lengths.max())
+    return dict(cu_seq_lens_q=ends, cu_seq_lens_k=ends, max_length_q=longest, max_length_k=longest)
+
+
 class SelfAttention(nn.Module):
     """Multi-head self-attention with projections of query, key, value and output."""
 

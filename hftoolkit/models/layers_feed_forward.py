@@ -24,3 +24,20 @@ class FeedForward(nn.Module):
     def forward(self, hidden):
         """Map every position by itself; (..., D) to (..., D)."""
         return self.dropout(self.down_proj(self.activation(self.up_proj(hidden))))
+
+
+class PredictionTransform(nn.Module):
+    """What BERT puts between the encoder and the output matrix: a linear layer, the activation, LayerNorm.
+
+    Source: get_masked_lm_output in run_pretraining.py of google-research/bert.
+    """
+
+    def __init__(self, config):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = ACT2FN[config.hidden_act]
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, hidden):
+        """(..., D) to (..., D)."""
+        return self.norm(self.activation(self.dense(hidden)))

@@ -182,3 +182,52 @@ def classification_loss(logits, labels, config, num_items_in_batch=None):
     target = labels.to(logits).reshape(logits.shape)
     compare = nn.functional.mse_loss if kind == "regression" else nn.functional.binary_cross_entropy_with_logits
     return mean_or_share(compare(logits, target, reduction="sum"), labels.reshape(-1), num_items_in_batch)
+
+
+def span_loss(start_logits, end_logits, start_positions, end_positions, num_items_in_batch=None):
+    """Mean of the losses of where an answer begins and where it ends.
+
+    Args:
+        start_logits: (B, T); end_logits likewise.
+        start_positions: index of the first token, (B,); IGNORE_INDEX or beyond the row is not counted.
+        num_items_in_batch: number of rows that the sum is divided by; None is those that are counted.
+    """
+    total = 0.0
+    for logits, positions in ((start_logits, start_positions), (end_logits, end_positions)):
+        positions = positions.reshape(-1)
+        positions = positions.masked_fill(positions >= logits.shape[1], IGNORE_INDEX)
+        total = total + cross_entropy(logits, positions, num_items_in_batch=num_items_in_batch)
+    return total / 2
+
+
+def masked_words(model, hidden, labels, num_items_in_batch, logits_to_keep):
+    """Loss and logits of a model with `transform` and `lm_head`, computed where somebody reads them.
+
+    Args:
+        hidden: (B, T, D).
+        labels: (B, T) with -100 where nothing is predicted, or None.
+        logits_to_keep: True at the positions whose logits are wanted, (B, T). None is all of them in evaluation and
+            none while training with labels.
+
+    Returns:
+        (loss or None, logits (B, T, V) or (kept, V) in reading order or None).
+    """
+    loss, logits = None, None
+    if logits_to_keep is not None:
+        if logits_to_keep.shape != hidden.shape[:2] or logits_to_keep.dtype != torch.bool:
+            raise ValueError(
+                f"logits_to_keep must be a bool tensor of shape {tuple(hidden.shape[:2])}, got "
+                f"{logits_to_keep.dtype} of shape {tuple(logits_to_keep.shape)}"
+            )
+        logits = model.lm_head(model.transform(hidden[logits_to_keep]))
+    elif labels is None or not model.training:
+        logits = model.lm_head(model.transform(hidden))
+    if labels is None:
+        return loss, logits
+    if logits is not None and logits_to_keep is None:
+        return cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch), logits
+    if not torch.compiler.is_compiling():  # how many are labelled depends on the data, which would break the graph
+        chosen = (labels != IGNORE_INDEX).flatten().nonzero().squeeze(1)
+        hidden, labels = hidden.flatten(0, 1).index_select(0, chosen), labels.flatten()[chosen]
+    head = dict(bias=model.lm_head.bias, num_items_in_batch=num_items_in_batch)
+    return linear_cross_entropy(model.transform(hidden), model.lm_head.weight, labels, **head), logits

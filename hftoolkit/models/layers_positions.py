@@ -72,13 +72,14 @@ def document_numbers(position_ids):
     return torch.nn.functional.pad(restarts, (1, 0)).long().cumsum(-1)
 
 
-def flat_layout(shape, attention_mask=None, position_ids=None):
+def flat_layout(shape, attention_mask=None, position_ids=None, device=None):
     """How to lay the real tokens of a batch into one flat row in which sequences of equal length stand together.
 
     Args:
         shape: (B, T).
         attention_mask: not 0 at real tokens, (B, T); each row is one sequence, and its padding is left out.
         position_ids: of packed rows, (B, T), whose documents are the sequences. With neither, whole rows are.
+        device: where index is wanted.
 
     Returns:
         (index, groups): index (N,) lists the old place of each token, or is None when nothing moves; groups is a list
@@ -91,14 +92,15 @@ def flat_layout(shape, attention_mask=None, position_ids=None):
     """
     B, T = shape
     if attention_mask is None:
-        lengths = torch.full((B,), T) if position_ids is None else document_lengths(position_ids)
-        return by_length(lengths)
-    real = attention_mask.ne(0)
-    lengths, places = real.sum(1).cpu(), real.flatten().nonzero().squeeze(1)
+        lengths, places = torch.full((B,), T) if position_ids is None else document_lengths(position_ids), None
+    else:
+        real = attention_mask.ne(0)
+        lengths, places = real.sum(1).cpu(), real.flatten().nonzero().squeeze(1)
     order, groups = by_length(lengths[lengths > 0])
-    if len(places) == B * T:
+    order = None if order is None else order.to(device)
+    if places is None or len(places) == B * T:
         return order, groups
-    return places if order is None else places[order.to(places.device)], groups
+    return places if order is None else places[order], groups
 
 
 def flatten(values, index):
@@ -113,3 +115,33 @@ def unflatten(values, index, shape):
     if index is not None:
         rows = rows.new_zeros(shape[0] * shape[1], rows.shape[-1]).index_copy(0, index, rows)
     return rows.view(*shape, -1)
+
+
+def first_real(hidden, attention_mask=None):
+    """The hidden state of each row's first real token; (B, T, D) to (B, D)."""
+    if attention_mask is None or attention_mask.dim() != 2:
+        return hidden[:, 0]
+    first = attention_mask.ne(0).long().argmax(-1)
+    return hidden[torch.arange(len(hidden), device=hidden.device), first]
+
+
+def learned_positions(inputs, attention_mask, position_ids, limit):
+    """Position of every token (B, T) in a table of `limit` positions: as given, from the mask, or counted.
+
+    Args:
+        inputs: token ids (B, T) or embeddings (B, T, D), for their shape.
+
+    Raises:
+        ValueError: a position beyond the table. On other devices than the CPU, where finding out costs a
+            synchronisation, the lookup itself fails.
+    """
+    if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
+        position_ids = positions_from_mask(attention_mask)
+    elif position_ids is None:
+        position_ids = torch.arange(inputs.shape[1], device=inputs.device).unsqueeze(0)
+    if not torch.compiler.is_compiling() and inputs.device.type == "cpu" and int(position_ids.max()) >= limit:
+        raise ValueError(
+            f"position {int(position_ids.max())} is beyond max_position_embeddings={limit}: shorten the input to "
+            f"{limit} tokens or build the model with more positions"
+        )
+    return position_ids.expand(*inputs.shape[:2])

@@ -13,28 +13,18 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel, modeling_outputs
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import (
-    BaseModelOutputWithPooling,
-    MaskedLMOutput,
-    ModelOutput,
-    MultipleChoiceModelOutput,
-    NextSentencePredictorOutput,
-    QuestionAnsweringModelOutput,
-    SequenceClassifierOutput,
-    TokenClassifierOutput,
-)
+from transformers.modeling_outputs import ModelOutput
 from transformers.utils.generic import can_return_tuple
 
-from .layers_attention import SelfAttention
+from .layers_attention import SelfAttention, cumulative_lengths
 from .layers_checks import check_activation, check_amounts, check_counts, check_heads, check_shares
-from .layers_feed_forward import FeedForward
-from .layers_losses import IGNORE_INDEX, classification_loss, cross_entropy, linear_cross_entropy
-from .layers_positions import document_numbers, flat_layout, flatten, positions_from_mask, unflatten
+from .layers_feed_forward import FeedForward, PredictionTransform
+from .layers_losses import IGNORE_INDEX, classification_loss, cross_entropy, masked_words, span_loss
+from .layers_positions import document_numbers, first_real, flat_layout, flatten, learned_positions, unflatten
 
 AUTO_MAP = {
     "AutoConfig": "modeling_bert.HftBertConfig",
@@ -195,18 +185,15 @@ class HftBertModel(HftBertPreTrainedModel):
         )
         inputs = input_ids if inputs_embeds is None else inputs_embeds
         packed = attention_mask is None and position_ids is not None
-        positions = self._positions(inputs, attention_mask, position_ids)
-        if self._runs_flat(attention_mask, output_attentions):
-            run = self._run_flat
-            layout = flat_layout(positions.shape, attention_mask, positions if packed else None)
-        else:
-            run = self._run_rows
-            layout = (attention_mask, document_numbers(positions) if packed else None)
-        states, attentions = run(layout, inputs, token_type_ids, positions, keep_all=output_hidden_states, **kwargs)
+        positions = learned_positions(inputs, attention_mask, position_ids, self.config.max_position_embeddings)
+        run = self._run_flat if self._leaves_padding_out(attention_mask) else self._run_rows
+        states, attentions = run(
+            inputs, attention_mask, token_type_ids, positions, packed, keep_all=output_hidden_states, **kwargs
+        )
         hidden, pooled = states[-1], None
         if self.pooler is not None:
             pooled = torch.tanh(self.pooler(first_real(hidden, attention_mask)))
-        return BaseModelOutputWithPooling(
+        return modeling_outputs.BaseModelOutputWithPooling(
             last_hidden_state=hidden,
             pooler_output=pooled,
             hidden_states=states if output_hidden_states else None,
@@ -219,23 +206,24 @@ class HftBertModel(HftBertPreTrainedModel):
         types = self.embed_token_types.weight[0] if token_type_ids is None else self.embed_token_types(token_type_ids)
         return self.dropout(self.embed_norm(embeds + types + self.embed_positions(positions)))
 
-    def _run_flat(self, layout, inputs, token_type_ids, positions, keep_all, **kwargs):
+    def _run_flat(self, inputs, attention_mask, token_type_ids, positions, packed, keep_all, **kwargs):
         """All layers over one flat row (1, N, D) of the real tokens; what is returned is back in rows."""
-        index, groups = layout
-        shape, index = positions.shape, None if index is None else index.to(positions.device)
+        documents = positions if packed else None
+        index, groups = flat_layout(positions.shape, attention_mask, documents, positions.device)
         parts = [None if part is None else flatten(part, index) for part in (inputs, token_type_ids, positions)]
         hidden = self._embed(*parts)
-        states = [hidden] if keep_all else []
+        sdpa = self.config._attn_implementation == "sdpa"
+        kwargs |= dict(groups=groups) if sdpa else cumulative_lengths(groups, hidden.device)
+        states = (hidden,)
         for layer in self.layers:
-            hidden, _ = layer(hidden, groups=groups, **kwargs)
-            if keep_all:
-                states.append(hidden)
-        return tuple(unflatten(state, index, shape) for state in states or [hidden]), None
+            hidden, _ = layer(hidden, **kwargs)
+            states = (*states, hidden) if keep_all else (hidden,)
+        return tuple(unflatten(state, index, positions.shape) for state in states), None
 
-    def _run_rows(self, layout, inputs, token_type_ids, positions, keep_all, **kwargs):
-        """All layers over rows with a mask."""
-        attention_mask, documents = layout
+    def _run_rows(self, inputs, attention_mask, token_type_ids, positions, packed, keep_all, **kwargs):
+        """All layers over rows with a mask; also the attention weights, if the implementation has them."""
         hidden = self._embed(inputs, token_type_ids, positions)
+        documents = document_numbers(positions) if packed else None
         inside = None if documents is None else lambda b, h, q, kv: documents[b, q] == documents[b, kv]
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden, attention_mask=attention_mask, and_mask_function=inside
@@ -247,82 +235,14 @@ class HftBertModel(HftBertPreTrainedModel):
         if attention_mask is not None and attention_mask.dim() == 2:
             padding = attention_mask.eq(0).unsqueeze(-1)
             states = tuple(state.masked_fill(padding, 0.0) for state in states)
-        return states, attentions
+        return states, None if attentions[0] is None else attentions
 
-    def _runs_flat(self, attention_mask, output_attentions):
-        """Whether padding is left out: it takes shapes that depend on the data, and has no attention weights."""
-        plain = self.config._attn_implementation == "sdpa" and not torch.compiler.is_compiling()
-        return plain and not output_attentions and (attention_mask is None or attention_mask.dim() == 2)
-
-    def _positions(self, inputs, attention_mask, position_ids):
-        """Position of every token (B, T): as given, from the mask, or counted."""
-        B, T = inputs.shape[:2]
-        if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
-            position_ids = positions_from_mask(attention_mask)
-        elif position_ids is None:
-            position_ids = torch.arange(T, device=inputs.device)
-        limit = self.config.max_position_embeddings
-        if not torch.compiler.is_compiling() and inputs.device.type == "cpu" and int(position_ids.max()) >= limit:
-            raise ValueError(
-                f"position {int(position_ids.max())} is beyond max_position_embeddings={limit}: shorten the input to "
-                f"{limit} tokens or build the model with more positions"
-            )
-        return position_ids.expand(B, T)
-
-
-def first_real(hidden, attention_mask=None):
-    """The hidden state of each row's first real token, [CLS]; (B, T, D) to (B, D)."""
-    if attention_mask is None or attention_mask.dim() != 2:
-        return hidden[:, 0]
-    first = attention_mask.ne(0).long().argmax(-1)
-    return hidden[torch.arange(len(hidden), device=hidden.device), first]
-
-
-class HeadTransform(nn.Module):
-    """What stands between the encoder and the output matrix: a linear layer, the activation, LayerNorm."""
-
-    def __init__(self, config):
-        super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
-        self.activation = ACT2FN[config.hidden_act]
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
-
-    def forward(self, hidden):
-        """(..., D) to (..., D)."""
-        return self.norm(self.activation(self.dense(hidden)))
-
-
-def masked_words(model, hidden, labels, num_items_in_batch, logits_to_keep):
-    """Loss and logits of a model with `transform` and `lm_head`, computed where somebody reads them.
-
-    Args:
-        hidden: (B, T, D).
-        labels: (B, T) with -100 where nothing is predicted, or None.
-        logits_to_keep: True at the positions whose logits are wanted, (B, T). None is all of them in evaluation and
-            none while training with labels.
-
-    Returns:
-        (loss or None, logits (B, T, V) or (kept, V) in reading order or None).
-    """
-    loss, logits = None, None
-    if logits_to_keep is not None:
-        if logits_to_keep.shape != hidden.shape[:2] or logits_to_keep.dtype != torch.bool:
-            raise ValueError(
-                f"logits_to_keep must be a bool tensor of shape {tuple(hidden.shape[:2])}, got "
-                f"{logits_to_keep.dtype} of shape {tuple(logits_to_keep.shape)}"
-            )
-        logits = model.lm_head(model.transform(hidden[logits_to_keep]))
-    elif labels is None or not model.training:
-        logits = model.lm_head(model.transform(hidden))
-    if labels is None:
-        return loss, logits
-    if logits is not None and logits_to_keep is None:
-        return cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch), logits
-    if not torch.compiler.is_compiling():  # how many are labelled depends on the data, which would break the graph
-        chosen = (labels != IGNORE_INDEX).flatten().nonzero().squeeze(1)
-        hidden, labels = hidden.flatten(0, 1).index_select(0, chosen), labels.flatten()[chosen]
-    head = dict(bias=model.lm_head.bias, num_items_in_batch=num_items_in_batch)
-    return linear_cross_entropy(model.transform(hidden), model.lm_head.weight, labels, **head), logits
+    def _leaves_padding_out(self, attention_mask):
+        """Whether only real tokens are computed: the shapes then depend on the data, which no compiled graph takes."""
+        implementation = self.config._attn_implementation
+        takes_lengths = implementation == "sdpa" or "flash" in implementation
+        by_rows = attention_mask is None or attention_mask.dim() == 2
+        return takes_lengths and by_rows and not torch.compiler.is_compiling()
 
 
 @dataclass
@@ -347,7 +267,7 @@ class HftBertForPreTraining(HftBertPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.model = HftBertModel(config)
-        self.transform = HeadTransform(config)
+        self.transform = PredictionTransform(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.seq_relationship = nn.Linear(config.hidden_size, 2)
         self.post_init()
@@ -413,7 +333,7 @@ class HftBertForMaskedLM(HftBertPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.model = HftBertModel(config, add_pooling_layer=False)
-        self.transform = HeadTransform(config)
+        self.transform = PredictionTransform(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size)
         self.post_init()
 
@@ -435,7 +355,7 @@ class HftBertForMaskedLM(HftBertPreTrainedModel):
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         loss, logits = masked_words(self, output.last_hidden_state, labels, num_items_in_batch, logits_to_keep)
-        return MaskedLMOutput(
+        return modeling_outputs.MaskedLMOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
 
@@ -469,7 +389,7 @@ class HftBertForNextSentencePrediction(HftBertPreTrainedModel):
         )
         logits = self.seq_relationship(output.pooler_output)
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch)
-        return NextSentencePredictorOutput(
+        return modeling_outputs.NextSentencePredictorOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
 
@@ -498,18 +418,13 @@ class HftBertForSequenceClassification(HftBertPreTrainedModel):
         num_items_in_batch=None,
         **kwargs,
     ):
-        """Logits (B, C).
-
-        Args:
-            labels: classes (B,), real numbers (B,) when num_labels is 1, or 0/1 per class (B, C) when
-                config.problem_type is "multi_label_classification".
-        """
+        """Logits (B, C); labels (B,) or (B, C), in the forms that classification_loss reads."""
         output = self.model(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
         )
         logits = self.score(self.dropout(output.pooler_output))
         loss = None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch)
-        return SequenceClassifierOutput(
+        return modeling_outputs.SequenceClassifierOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
 
@@ -544,7 +459,7 @@ class HftBertForTokenClassification(HftBertPreTrainedModel):
         )
         logits = self.score(self.dropout(output.last_hidden_state))
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch)
-        return TokenClassifierOutput(
+        return modeling_outputs.TokenClassifierOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
 
@@ -578,7 +493,6 @@ class HftBertForQuestionAnswering(HftBertPreTrainedModel):
         Args:
             start_positions: index of the answer's first token, (B,); -100 or beyond the row is not counted.
             end_positions: index of its last token, (B,).
-            num_items_in_batch: number of rows of all accumulated batches; None counts this batch's.
         """
         output = self.model(
             input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds, return_dict=True, **kwargs
@@ -589,17 +503,8 @@ class HftBertForQuestionAnswering(HftBertPreTrainedModel):
         start_logits, end_logits = (part.contiguous() for part in logits.unbind(-1))
         loss = None
         if start_positions is not None and end_positions is not None:
-            pairs = ((start_logits, start_positions), (end_logits, end_positions))
-            loss = sum(
-                cross_entropy(
-                    scores,
-                    positions.reshape(-1).masked_fill(positions.reshape(-1) >= scores.shape[1], IGNORE_INDEX),
-                    num_items_in_batch=num_items_in_batch,
-                )
-                for scores, positions in pairs
-            )
-            loss = loss / 2
-        return QuestionAnsweringModelOutput(
+            loss = span_loss(start_logits, end_logits, start_positions, end_positions, num_items_in_batch)
+        return modeling_outputs.QuestionAnsweringModelOutput(
             loss=loss,
             start_logits=start_logits,
             end_logits=end_logits,
@@ -639,6 +544,6 @@ class HftBertForMultipleChoice(HftBertPreTrainedModel):
         output = self.model(*rows, return_dict=True, **kwargs)
         logits = self.choice_score(self.dropout(output.pooler_output)).view(-1, choices)
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch)
-        return MultipleChoiceModelOutput(
+        return modeling_outputs.MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions
         )
