@@ -6,13 +6,15 @@ google-research/bert run_squad.py, write_predictions; SQuAD's evaluate-v2.0.py, 
 Shapes: W = windows, T = tokens, N = n_best.
 """
 
+import json
+import os
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from hftoolkit.errors import MachineError
 from hftoolkit.evaluation.squad import word_f1
-from hftoolkit.training.disk import write_json
 
 
 def best_spans(start_logits, end_logits, is_context, *, n_best=20, max_answer_length=30):
@@ -113,13 +115,13 @@ def best_threshold(found, golds, score=word_f1):
         score: of a text against one right answer.
 
     Returns:
-        (threshold, mean score with it). -inf answers no question, the highest odds answers all.
+        (threshold, mean score with it). One below all odds answers no question, the highest odds answers all.
     """
     names = sorted(golds, key=lambda name: found[name]["null_odds"])
     odds = [found[name]["null_odds"] for name in names]
     texts = choose_texts(found)
     total = best = sum(not golds[name] for name in names)
-    threshold = -np.inf
+    threshold = odds[0] - 1
     for position, name in enumerate(names):
         if golds[name]:
             total += max(score(texts[name], answer) for answer in golds[name])
@@ -136,9 +138,12 @@ def write_predictions(folder, found, threshold=None, unanswerable=False):
 
     Args:
         unanswerable: "" competes among the n best, too.
+
+    Raises:
+        MachineError: the folder cannot be written.
     """
     folder = Path(folder)
-    write_json(folder / "predictions.json", choose_texts(found, threshold))
+    _write(folder / "predictions.json", choose_texts(found, threshold))
     n_best = {}
     for name, one in found.items():
         answers = sorted(one["answers"] + [one["null"]] * unanswerable, key=_score, reverse=True) or [one["null"]]
@@ -148,6 +153,16 @@ def write_predictions(folder, found, threshold=None, unanswerable=False):
             {"text": answer["text"], "probability": float(share)} | answer
             for answer, share in zip(answers, shares, strict=True)
         ]
-    write_json(folder / "nbest_predictions.json", n_best)
+    _write(folder / "nbest_predictions.json", n_best)
     if unanswerable:
-        write_json(folder / "null_odds.json", {name: min(one["null_odds"], 1e9) for name, one in found.items()})
+        _write(folder / "null_odds.json", {name: min(one["null_odds"], 1e9) for name, one in found.items()})
+
+
+def _write(path, content):
+    """JSON, whole or not at all."""
+    temporary = path.with_name(f".tmp-{path.name}")
+    try:
+        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MachineError(f"{path} cannot be written: {error}") from error
