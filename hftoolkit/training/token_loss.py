@@ -21,18 +21,23 @@ class TokenLossTrainer(Trainer):
         model = self.model_wrapped if self.is_fsdp_enabled else self.accelerator.unwrap_model(self.model)
         rank, world = self.args.process_index, self.args.world_size
         if world > 1 and not self.is_fsdp_enabled and hasattr(dataset, "__len__"):
+            fewest = math.ceil(len(dataset) // world / self.args.per_device_eval_batch_size)  # batches of a process
             dataset = Subset(dataset, range(rank, len(dataset), world))
             share = world
         else:
-            share = 1
+            fewest, share = math.inf, 1
         totals = torch.zeros(2, dtype=torch.float64)
         was_training = model.training
         model.eval()
-        for batch in DataLoader(dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator):
+        loader = DataLoader(dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator)
+        self.callback_handler.eval_dataloader = loader
+        for number, batch in enumerate(loader):
             batch = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss = model(**batch, num_items_in_batch=1, logits_to_keep=1, use_cache=False).loss
             totals += torch.tensor([float(loss), int((batch["shift_labels"] != -100).sum())], dtype=torch.float64)
+            if number < fewest:  # a callback may ask all processes, so each must call it as often as the others
+                self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
         if share > 1:
             totals = self.accelerator.reduce(totals.to(self.args.device), "sum").cpu()

@@ -1,14 +1,18 @@
 """The evaluation loss is the mean over all tokens, whatever the batches."""
 
 import math
+import os
+import signal
 
 import datasets
 import pytest
 import torch
-from transformers import TrainingArguments
+from transformers import TrainerCallback, TrainingArguments
 
 from hftoolkit.data.language_modeling import PackedDocuments, collate_packed
+from hftoolkit.errors import RunInterruptedError
 from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
+from hftoolkit.run import run_training
 from hftoolkit.training.token_loss import TokenLossTrainer
 
 DOCUMENTS = [list(range(n)) for n in (3, 12, 7, 2, 9, 4)]
@@ -50,6 +54,39 @@ def test_stock_evaluation_would_differ(trainer):
 
     theirs = Trainer.evaluate(trainer)["eval_loss"]
     assert abs(theirs - by_document(trainer.model)[0]) > 1e-3
+
+
+class Watch(TrainerCallback):
+    """Counts the batches of evaluations; sends SIGTERM at one of them."""
+
+    def __init__(self, stop_at=None):
+        self.batches, self.stop_at = 0, stop_at
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        assert len(eval_dataloader) == 3
+        self.batches += 1
+        if self.batches == self.stop_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_callbacks_hear_of_every_batch_as_trainers_do(trainer):
+    trainer.args.per_device_eval_batch_size = 1
+    counts = []
+    for evaluate in (trainer.evaluate, lambda: super(TokenLossTrainer, trainer).evaluate()):
+        trainer.add_callback(watch := Watch())
+        evaluate()
+        trainer.remove_callback(watch)
+        counts.append(watch.batches)
+    assert counts == [3, 3]
+
+
+def test_a_signal_in_the_last_evaluation_is_obeyed_at_once(trainer):
+    trainer.args.per_device_eval_batch_size, trainer.args.max_steps = 1, 2
+    trainer.train_dataset = trainer.eval_dataset
+    trainer.add_callback(watch := Watch(stop_at=1))
+    with pytest.raises(RunInterruptedError, match="SIGTERM after step 2 of 2; checkpoint-2 is saved"):
+        run_training(trainer)
+    assert watch.batches == 1
 
 
 def test_leaves_the_model_in_training_mode(trainer):
