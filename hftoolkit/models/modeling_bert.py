@@ -539,10 +539,10 @@ class HftBertForMultipleChoice(HftBertPreTrainedModel):
     ):
         """Logits (B, choices); every input has a dimension for the choices, (B, choices, T); labels (B,)."""
         inputs = (input_ids, attention_mask, token_type_ids, position_ids, inputs_embeds)
-        choices = (input_ids if inputs_embeds is None else inputs_embeds).shape[1]
         rows = [None if part is None else part.flatten(0, 1) for part in inputs]
         output = self.model(*rows, return_dict=True, **kwargs)
-        logits = self.choice_score(self.dropout(output.pooler_output)).view(-1, choices)
+        shape = (input_ids if inputs_embeds is None else inputs_embeds).shape[:2]
+        logits = self.choice_score(self.dropout(output.pooler_output)).view(shape)
         loss = None if labels is None else cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch)
         return modeling_outputs.MultipleChoiceModelOutput(
             loss=loss, logits=logits, hidden_states=output.hidden_states, attentions=output.attentions

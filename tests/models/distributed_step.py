@@ -53,7 +53,8 @@ def sharded_step(head):
     mesh, rank = init_device_mesh("cpu", (2,)), torch.distributed.get_rank()
     rows = head.labelled(ROWS)
     model = head.model().train()
-    labels = rows["labels"][:, 1:] if "CausalLM" in head.auto else rows["labels"]
+    labels = rows.get("labels", rows.get("start_positions"))
+    labels = labels[:, 1:] if "CausalLM" in head.auto else labels
     inputs = rows | dict(num_items_in_batch=labels.ne(-100).sum())
     expected = gradients(model, **inputs)
     blocks = [module for module in model.modules() if type(module).__name__ in model._no_split_modules]

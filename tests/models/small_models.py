@@ -6,6 +6,7 @@ Shapes: B = rows, T = tokens of a row, C = classes.
 
 import copy
 import importlib
+import math
 
 import torch
 
@@ -25,12 +26,36 @@ SMALL = {  # architecture -> variant -> config without dropout
     "bert": {"bert": BERT},
 }
 DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
-ZERO_GRADIENT = ("k_proj.bias",)  # shifts all scores of a query alike, which the softmax does not see
+ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
+    "": ("k_proj.bias",),
+    "AutoModelForQuestionAnswering": ("qa_outputs.bias", "layers.1.mlp_norm.bias"),
+    "AutoModelForMultipleChoice": ("choice_score.bias",),
+}
 CAUSAL = ("gpt",)
 LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict
-    "AutoModelForCausalLM": lambda ids, mask: ids.masked_fill((mask == 0) | (mask.cumsum(-1) == 1), -100),
-    "AutoModelForSequenceClassification": lambda ids, mask: ids[:, 1] % 3,
-    "AutoModelForTokenClassification": lambda ids, mask: (ids % 3).masked_fill(mask == 0, -100),
+    "AutoModelForCausalLM": lambda ids, mask: dict(labels=ids.masked_fill((mask == 0) | (mask.cumsum(-1) == 1), -100)),
+    # One word in each row: without num_pairs_in_batch, which Trainer does not know, the words tell what a pair weighs.
+    "AutoModelForPreTraining": lambda ids, mask: dict(
+        labels=ids.masked_fill((mask == 0) | (mask.cumsum(-1) > 1), -100), next_sentence_label=ids[:, 1] % 2
+    ),
+    "AutoModelForMaskedLM": lambda ids, mask: dict(labels=ids.masked_fill((mask == 0) | (ids % 2 == 0), -100)),
+    "AutoModelForNextSentencePrediction": lambda ids, mask: dict(labels=ids[:, 1] % 2),
+    "AutoModelForSequenceClassification": lambda ids, mask: dict(labels=ids[:, 1] % 3),
+    "AutoModelForTokenClassification": lambda ids, mask: dict(labels=(ids % 3).masked_fill(mask == 0, -100)),
+    "AutoModelForQuestionAnswering": lambda ids, mask: dict(  # the whole row is the answer
+        start_positions=mask.argmax(-1), end_positions=mask.shape[-1] - 1 - mask.flip(-1).argmax(-1)
+    ),
+    "AutoModelForMultipleChoice": lambda ids, mask: dict(labels=ids[:, 1] % 2),
+}
+GUESS = {  # the loss of a head that knows nothing, by the sizes of the vocabulary and of a row
+    "AutoModelForCausalLM": lambda words, tokens: math.log(words),
+    "AutoModelForPreTraining": lambda words, tokens: math.log(2 * words),
+    "AutoModelForMaskedLM": lambda words, tokens: math.log(words),
+    "AutoModelForNextSentencePrediction": lambda words, tokens: math.log(2),
+    "AutoModelForSequenceClassification": lambda words, tokens: math.log(3),
+    "AutoModelForTokenClassification": lambda words, tokens: math.log(3),
+    "AutoModelForQuestionAnswering": lambda words, tokens: math.log(tokens),
+    "AutoModelForMultipleChoice": lambda words, tokens: math.log(2),
 }
 
 
@@ -56,9 +81,23 @@ class Head:
         torch.manual_seed(seed)
         return randomise(self.model_class(self.config(**changes)), seed)
 
+    def inputs(self, batch):
+        """The batch in the shape of this head: multiple choice reads each row in two versions, (B, 2, T)."""
+        if self.auto != "AutoModelForMultipleChoice":
+            return batch
+        ids, mask = batch["input_ids"], batch["attention_mask"]
+        other = torch.where(mask.bool() & (ids > 5), ids - 1, ids)
+        return dict(input_ids=torch.stack([ids, other], 1), attention_mask=torch.stack([mask, mask], 1))
+
     def labelled(self, batch):
-        """The batch with the labels of this head."""
-        return batch | dict(labels=LABELS[self.auto](batch["input_ids"], batch["attention_mask"]))
+        """The batch with the labels of this head, if it takes any."""
+        labels = LABELS.get(self.auto, lambda ids, mask: {})
+        return self.inputs(batch) | labels(batch["input_ids"], batch["attention_mask"])
+
+    def unlabelled(self, batch):
+        """The batch with labels that say nothing."""
+        labelled, inputs = self.labelled(batch), self.inputs(batch)
+        return labelled | {name: torch.full_like(labelled[name], -100) for name in labelled.keys() - inputs.keys()}
 
 
 HEADS = [
@@ -90,8 +129,16 @@ def batch(lengths=(12, 8, 1), side="right", seed=1):
 
 
 def answer(output):
-    """What the head says: its logits, or the hidden states of a model without a head."""
-    return output.logits if "logits" in output else output.last_hidden_state
+    """What the head says: all its logits, or what a model without a head returns, (B, T, ...) or (B, ...)."""
+    if "logits" in output:
+        return output.logits
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    names = [("prediction_logits", "seq_relationship_logits"), ("last_hidden_state", "pooler_output")]
+    tokens, row = next(pair for pair in names if pair[0] in output)
+    if row not in output:
+        return output[tokens]
+    return torch.cat([output[tokens], output[row].unsqueeze(1).expand(-1, output[tokens].shape[1], -1)], dim=-1)
 
 
 def real_answers(model, inputs):

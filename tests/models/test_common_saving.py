@@ -39,7 +39,7 @@ def test_resizing_the_embeddings_keeps_the_tie(head, tmp_path):
     model.resize_token_embeddings(VOCAB + 5, mean_resizing=False)
     assert model.config.vocab_size == VOCAB + 5
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    torch.testing.assert_close(answer(model(ids))[..., :VOCAB], before)
+    torch.testing.assert_close(answer(model(ids))[..., :VOCAB], before[..., :VOCAB])
     loss = model.train()(ids + 9, labels=ids + 9).loss
     loss.backward()
     assert model.get_input_embeddings().weight.grad.shape == (VOCAB + 5, 32)
@@ -49,7 +49,7 @@ def test_resizing_the_embeddings_keeps_the_tie(head, tmp_path):
 
 
 def test_save_and_load_is_exact(head, tmp_path):
-    model, inputs = head.model(), batch()
+    model, inputs = head.model(), head.inputs(batch())
     model.save_pretrained(tmp_path)
     again = getattr(transformers, head.auto).from_pretrained(tmp_path)
     assert type(again) is head.model_class
@@ -66,16 +66,16 @@ def test_a_tensor_missing_in_the_file_gets_its_own_initialisation(head, tmp_path
     """And nothing else is touched: from_pretrained builds without memory, so garbage and overwriting are near."""
     small = dict(num_hidden_layers=1)
     head.model(**small).save_pretrained(tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
+    saved = load_file(tmp_path / "model.safetensors")
     torch.manual_seed(0)
     fresh = head.model_class(head.config(**small)).state_dict()
     body = head.auto == "AutoModel"  # whose tensors all the other heads have too
-    for missing in [name for name in tensors if body or not name.startswith("model.")]:
-        rest = {name: tensor for name, tensor in tensors.items() if name != missing}
+    for missing in [name for name in saved if body or not name.startswith("model.")]:
+        rest = {name: tensor for name, tensor in saved.items() if name != missing}
         save_file(rest, tmp_path / "model.safetensors", metadata={"format": "pt"})
         state = head.model_class.from_pretrained(tmp_path).state_dict()
         assert all(torch.equal(state[name], tensor) for name, tensor in rest.items()), missing
-        spread, expected = state[missing].std(), fresh[missing].std()
+        spread, expected = (tensors[missing].std(correction=0) for tensors in (state, fresh))
         torch.testing.assert_close(spread, expected, rtol=0.3, atol=0, msg=f"{missing}: {spread} v {expected}")
         torch.testing.assert_close(state[missing].mean(), fresh[missing].mean(), rtol=0.01, atol=0.01)
 
@@ -91,4 +91,5 @@ def test_every_head_loads_from_any_checkpoint(head, tmp_path):
             loaded = getattr(transformers, other.auto).from_pretrained(tmp_path)
             assert type(loaded) is other.model_class
             state = loaded.base_model.state_dict()
-            assert all(torch.equal(tensor, state[name]) for name, tensor in body.items())
+            assert {name for name in body.keys() ^ state.keys() if not name.startswith("pooler.")} == set()
+            assert all(torch.equal(tensor, state[name]) for name, tensor in body.items() if name in state)

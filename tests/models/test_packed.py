@@ -12,9 +12,9 @@ from small_models import HEADS, VOCAB, answer, assert_gradients_close, randomise
 from transformers import GPT2Config, GPT2LMHeadModel
 
 TOLERANCE = dict(rtol=1e-5, atol=1e-5)  # noise floor 4e-6
-PACKED = [
-    head for head in HEADS if head.auto in ("AutoModel", "AutoModelForCausalLM", "AutoModelForTokenClassification")
-]
+PER_TOKEN = ("AutoModel", "AutoModelForCausalLM", "AutoModelForMaskedLM", "AutoModelForTokenClassification")
+POOLED = ["bert-Model"]  # whose answer holds a vector of the whole row
+PACKED = [head for head in HEADS if head.auto in PER_TOKEN and str(head) not in POOLED]
 CAUSAL_LM = [head for head in PACKED if head.auto == "AutoModelForCausalLM"]
 PATHS = {
     "grouped": ("sdpa", {}),
