@@ -7,11 +7,12 @@ import stat
 import pytest
 import torch
 import transformers
-from transformers import GPT2Config, OpenAIGPTConfig
+from transformers import BertConfig, GPT2Config, OpenAIGPTConfig
 
 from hftoolkit import convert
 from hftoolkit.convert import convert_folder, from_stock, to_stock
 from hftoolkit.errors import CheckpointError
+from hftoolkit.models import modeling_bert
 from hftoolkit.models.modeling_gpt import (
     HftGptConfig,
     HftGptForCausalLM,
@@ -39,7 +40,19 @@ STOCK = {
         HftGptForSequenceClassification,
     ),
 }
-BERT = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
+BERT = dict(vocab_size=99, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48)
+BERT |= dict(layer_norm_eps=1e-4, hidden_dropout_prob=0.3, max_position_embeddings=24, classifier_dropout=0.2)
+STOCK |= {
+    f"Bert{task}": (
+        BertConfig(**BERT | (LABELS if task.endswith(("SequenceClassification", "TokenClassification")) else {})),
+        getattr(modeling_bert, f"HftBert{task}"),
+    )
+    for task in (
+        *("Model", "ForPreTraining", "ForMaskedLM", "ForNextSentencePrediction", "ForSequenceClassification"),
+        *("ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice"),
+    )
+}
+ALBERT = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 UNTOLD = {  # fields that only one side has, or that name the class
     *("architectures", "auto_map", "model_type", "transformers_version", "dtype", "use_cache"),
     *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout"),
@@ -59,10 +72,10 @@ def stock(name, **changes):
 
 
 def answer(model):
-    ids = torch.arange(20).view(2, 10) + 5
+    ids = torch.arange(20).view((1, 2, 10) if "MultipleChoice" in type(model).__name__ else (2, 10)) + 5
     with torch.no_grad():
         output = model(ids)
-    return output.logits if "logits" in output else output.last_hidden_state
+    return torch.cat([value.flatten() for value in output.values() if torch.is_tensor(value)])
 
 
 def assert_same_state(left, right):
@@ -163,12 +176,14 @@ def test_options_of_the_stock_class_only_are_refused(option, value):
 
 
 def test_an_unknown_architecture_or_head_is_refused():
-    with pytest.raises(CheckpointError, match="'bert' .*known: gpt2, openai-gpt"):
-        from_stock(transformers.BertModel(transformers.BertConfig(**BERT)))
+    with pytest.raises(CheckpointError, match="'albert' .*known: gpt2, openai-gpt, bert"):
+        from_stock(transformers.AlbertModel(transformers.AlbertConfig(**ALBERT)))
     with pytest.raises(CheckpointError, match="GPT2DoubleHeadsModel; known: GPT2Model, "):
         from_stock(transformers.GPT2DoubleHeadsModel(STOCK["GPT2Model"][0]))
-    with pytest.raises(CheckpointError, match="'bert' has no counterpart in transformers"):
-        to_stock(transformers.BertModel(transformers.BertConfig(**BERT)))
+    with pytest.raises(CheckpointError, match="BertLMHeadModel; known: BertModel, "):
+        from_stock(transformers.BertLMHeadModel(BertConfig(**BERT, is_decoder=True)))
+    with pytest.raises(CheckpointError, match="'albert' has no counterpart in transformers"):
+        to_stock(transformers.AlbertModel(transformers.AlbertConfig(**ALBERT)))
     ours = HftGptForTokenClassification(small(norm_order="post"))
     with pytest.raises(CheckpointError, match="openai-gpt .*no counterpart of HftGptForTokenClassification"):
         to_stock(ours)
