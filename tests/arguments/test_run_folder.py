@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hftoolkit.arguments import checks
-from hftoolkit.arguments.output_folder import differences
+from hftoolkit.arguments.output_folder import differences, lock_owner
 
 
 def make_run(folder, given, status="interrupted"):
@@ -96,9 +96,12 @@ def test_a_run_in_use_is_refused(refused, monkeypatch, parse, small):
     "lock", [{"pid": 2**22 + 1, "host": platform.node()}, {"pid": 1, "host": "other"}, {}, [], {"pid": "x"}]
 )
 def test_a_dead_or_foreign_lock_is_no_obstacle(lock, parse):
+    """And it is left as it is: the run itself takes it over."""
     make_run("out", {})
     Path("out/.lock").write_text(json.dumps(lock))
-    parse("", "--output_dir", "out")
+    assert parse("", "--output_dir", "out")[1].output_dir == "out"
+    assert lock_owner("out") is None
+    assert json.loads(Path("out/.lock").read_text()) == lock
 
 
 def test_evaluation_may_change_unless_the_choice_of_the_model_hangs_on_it():

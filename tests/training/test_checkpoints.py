@@ -6,6 +6,7 @@ import shutil
 import subprocess
 
 import pytest
+import torch
 from tiny_run import tiny_model
 
 from hftoolkit.errors import CheckpointError
@@ -141,8 +142,14 @@ def test_rotation_keeps_the_newest_and_the_best(run_folder, limit, best, left):
 
 
 def test_a_checkpoint_of_the_same_model_is_accepted(tmp_path):
-    tiny_model().save_pretrained(tmp_path)
-    checkpoints.require_same_model(tmp_path, tiny_model(seed=1))
+    """The same names and shapes; the numbers may differ, and a tied weight that is stored once is there twice."""
+    saved, model = tiny_model(), tiny_model(seed=1)
+    saved.save_pretrained(tmp_path)
+    shapes = checkpoints.tensor_shapes(tmp_path)
+    assert "lm_head.weight" in model.state_dict().keys() - shapes.keys()
+    assert not torch.equal(saved.lm_head.weight, model.lm_head.weight)
+    assert checkpoints.require_same_model(tmp_path, model) is None
+    assert {name: tuple(model.state_dict()[name].shape) for name in shapes} == shapes
 
 
 @pytest.mark.parametrize(

@@ -76,11 +76,14 @@ def test_text_that_stdout_cannot_encode_is_escaped(monkeypatch):
     assert raw.getvalue() == b"runs/caf\\xe9\n"
 
 
-def test_a_closed_stdout_is_no_error(monkeypatch):
-    stdout = Output()
+def test_a_closed_stdout_is_no_error(tmp_path, monkeypatch):
+    """A whole run ends as ever, also where it would ask whether stdout is a terminal."""
+    stdout = io.StringIO()
     stdout.close()
+    with pytest.raises(ValueError, match="closed"):
+        stdout.write("nobody hears this")
     monkeypatch.setattr(sys, "stdout", stdout)
-    progress.say("nobody hears this")
+    assert run_training(tiny_trainer(tmp_path, disable_tqdm=False))["steps"] == 14
 
 
 def test_a_reader_that_leaves_does_not_end_the_run(process, tmp_path):
