@@ -34,9 +34,11 @@ def load_head(head, name):
 
 
 def outputs_of(model, inputs):
-    """Every floating point tensor that the model returns, by name."""
+    """Every floating point tensor that the model returns, by name; each row is a choice of its own where choices are."""
     import torch
 
+    if type(model).__name__.endswith("ForMultipleChoice"):
+        inputs = {key: value.unsqueeze(1) for key, value in inputs.items()}
     with torch.no_grad():
         outputs = model(**inputs)
     tensors = {key: value for key, value in outputs.items() if isinstance(value, torch.Tensor)}

@@ -68,21 +68,38 @@ def toy_folder(tmp_path):
     return tmp_path / "toy"
 
 
-@pytest.fixture(scope="session")
-def gpt_folder(tmp_path_factory):
-    """A small GPT with weights from N(0, 0.3), saved as a language model with tokenizer and card; do not change it."""
+SIZES = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
+
+
+def save_small(folder, config, model_class, card):
+    """A model with weights from N(0, 0.3), saved with tokenizer and card."""
     import torch
 
     from hftoolkit.cards import write_card
-    from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
 
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 32}
-    model = HftGptForCausalLM(HftGptConfig(vocab_size=64, eos_token_id=0, pad_token_id=0, **sizes)).eval()
+    model = model_class(config).eval()
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.data.normal_(0, 0.3, generator=generator)
-    folder = tmp_path_factory.mktemp("gpt")
     model.save_pretrained(folder)
     save_words(folder)
-    write_card(folder, "gpt", {"name": "gpt", "model_class": "HftGptForCausalLM", "config": sizes})
+    write_card(folder, card, {"name": card, "model_class": model_class.__name__, "config": SIZES})
     return folder
+
+
+@pytest.fixture(scope="session")
+def gpt_folder(tmp_path_factory):
+    """A small GPT, saved as a language model; do not change it."""
+    from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
+
+    config = HftGptConfig(vocab_size=64, eos_token_id=0, pad_token_id=0, **SIZES)
+    return save_small(tmp_path_factory.mktemp("gpt"), config, HftGptForCausalLM, "gpt")
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory):
+    """A small BERT, saved as it was pretrained; do not change it."""
+    from hftoolkit.models.modeling_bert import HftBertConfig, HftBertForPreTraining
+
+    config = HftBertConfig(vocab_size=64, num_labels=3, **SIZES)
+    return save_small(tmp_path_factory.mktemp("bert"), config, HftBertForPreTraining, "bert")

@@ -19,6 +19,14 @@ def test_every_gpt_head_loads_without_hftoolkit(gpt_folder):
     assert check_export(gpt_folder) == dict.fromkeys(HEADS, 0.0)
 
 
+def test_every_bert_head_loads_without_hftoolkit(bert_folder):
+    from hftoolkit.models.modeling_bert import AUTO_MAP
+
+    heads = [head for head in AUTO_MAP if head != "AutoConfig"]
+    assert len(heads) == 8
+    assert check_export(bert_folder) == dict.fromkeys(heads, 0.0)
+
+
 def test_every_gpt_head_loads_from_the_hub_without_hftoolkit(gpt_folder, hub, client):
     publish_folder(gpt_folder, "alice/gpt")
     pushed = hub.repo("alice/gpt").files()
