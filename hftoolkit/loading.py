@@ -47,12 +47,12 @@ def load_model(auto_class, model_args, tokenizer=None, **config_fields):
         tokenizer: gives a new model its vocabulary size and special ids, and is checked against a loaded one.
         config_fields: fields of a new model's config beside model_args.model_config; of them HEAD_FIELDS, such as
             num_labels, are also set in a loaded one. A head of another size is then made new, with a warning, unless
-            it was fine-tuned.
+            it was fine-tuned. max_position_embeddings is the length that a loaded model must be able to read.
 
     Raises:
         CheckpointError: an unknown or impossible config field; a damaged, altered or foreign checkpoint; one that was
             fine-tuned for another number of classes.
-        DataError: the tokenizer has more tokens than the model.
+        DataError: the tokenizer has more tokens than the model, or a loaded model cannot read the length asked for.
         HubError: the Hub does not have it, or cannot be reached.
     """
     import torch
@@ -65,6 +65,13 @@ def load_model(auto_class, model_args, tokenizer=None, **config_fields):
     else:
         head = {key: value for key, value in config_fields.items() if key in HEAD_FIELDS}
         model = _pretrained_model(auto_class, model_args, options, head)
+        wanted, limit = (
+            fields.get("max_position_embeddings", 0) for fields in (config_fields, model.config.to_dict())
+        )
+        if wanted > limit > 0:
+            raise DataError(
+                f"max_length is {wanted}, but {model_args.model_name_or_path} reads at most {limit} tokens"
+            )
     size = model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > size:
         raise DataError(

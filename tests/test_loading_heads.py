@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 from transformers import BertForSequenceClassification as Classifier
 
 from hftoolkit.arguments import ModelArguments
-from hftoolkit.errors import CheckpointError
+from hftoolkit.errors import CheckpointError, DataError
 from hftoolkit.loading import load_model
 
 SIZES = dict(vocab_size=20, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
@@ -64,3 +64,10 @@ def test_an_encoder_of_another_size_is_not(tmp_path):
         CheckpointError, match=r"word_embeddings.weight is \(11, 8\), but its config.json says \(20, 8\)"
     ):
         load(tmp_path, num_labels=2)
+
+
+def test_a_length_that_a_checkpoint_cannot_read_is_refused(tmp_path):
+    Classifier(BertConfig(**SIZES, max_position_embeddings=16)).save_pretrained(tmp_path)
+    assert load(tmp_path, max_position_embeddings=16).config.max_position_embeddings == 16
+    with pytest.raises(DataError, match="max_length is 17, but .* reads at most 16 tokens"):
+        load(tmp_path, max_position_embeddings=17)

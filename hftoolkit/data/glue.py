@@ -79,6 +79,19 @@ def load_task(name: str, data_args) -> tuple[DatasetDict, dict]:
     return splits, summary | {"fingerprint": _fingerprint(rows["train"])}
 
 
+def tokenize_task(splits: DatasetDict, tokenizer, max_length: int, num_workers=None) -> dict[str, Dataset]:
+    """Token ids of every split, a pair as the tokenizer joins two texts, cut to max_length; with `label`, if any."""
+    sides = [column for column in ("sentence1", "sentence2") if column in splits["train"].column_names]
+
+    def encode(batch):
+        return tokenizer(*(batch[side] for side in sides), truncation=True, max_length=max_length)
+
+    return {
+        split: part.map(encode, batched=True, num_proc=num_workers, remove_columns=["idx", *sides])
+        for split, part in splits.items()
+    }
+
+
 def _features(task, row) -> Features:
     label = ClassLabel(names=list(task.names)) if task.names else Value("float32")
     kinds = {"idx": Value("int64"), "sentence1": Value("string"), "sentence2": Value("string"), "label": label}

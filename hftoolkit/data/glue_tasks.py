@@ -43,6 +43,14 @@ class Task:
         """Outputs of a model for this task; 1 is regression."""
         return len(self.names) if self.names else 1
 
+    @property
+    def config_fields(self):
+        """What the config of a model for this task says about its head."""
+        if not self.names:
+            return {"num_labels": 1, "problem_type": "regression"}
+        fields = {"num_labels": self.num_labels, "problem_type": "single_label_classification"}
+        return fields | {"id2label": dict(enumerate(self.names)), "label2id": {n: i for i, n in enumerate(self.names)}}
+
     def submission(self, split):
         """Name of the file in which GLUE wants the predictions for a test split."""
         return {"test_mismatched": "MNLI-mm.tsv", "ax": "AX.tsv"}.get(

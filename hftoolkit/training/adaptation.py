@@ -36,6 +36,11 @@ def adapt(model, adaptation_args):
     return model
 
 
+def with_new_weights(model):
+    """A model of the same class and config, newly initialised: what is reached without pretraining."""
+    return type(model)(model.config).to(model.dtype)
+
+
 def head_modules(model):
     """Names of the modules that make up the head of a model for a task."""
     base = model.base_model_prefix
