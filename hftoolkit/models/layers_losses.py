@@ -1,4 +1,4 @@
-"""Losses that never hold the logits of a whole batch.
+"""Losses that never hold the logits of a whole batch, and those of heads whose logits are small.
 
 The output layer and the cross-entropy are computed together, a few rows at a time; the gradient of a row's logits is
 known as soon as its softmax is, so forward needs each logit once and backward none. The loss and the gradients are
@@ -147,18 +147,36 @@ def linear_cross_entropy(
         The loss in nats, a scalar of at least float32.
 
     Raises:
-        ValueError: hidden and targets disagree in shape.
+        ValueError: hidden and targets disagree in shape; a target outside of the classes (on the CPU).
     """
     if hidden.shape[:-1] != targets.shape:
         raise ValueError(f"hidden {tuple(hidden.shape)} and targets {tuple(targets.shape)} must agree but for D")
     rows, flat = hidden.reshape(-1, hidden.shape[-1]), targets.reshape(-1).to(hidden.device)
+    check_classes(flat, len(weight))
     total = _LinearCrossEntropy.apply(rows, weight, bias, flat, label_smoothing, z_loss)
     return mean_or_share(total, flat, num_items_in_batch)
+
+
+def check_classes(targets, classes):
+    """Refuse labels that a head of so many classes cannot give; on the CPU only, elsewhere it would stop the device.
+
+    Raises:
+        ValueError: a label that is neither IGNORE_INDEX nor in [0, classes).
+    """
+    if torch.compiler.is_compiling() or targets.device.type != "cpu":
+        return
+    wrong = targets[((targets < 0) | (targets >= classes)) & (targets != IGNORE_INDEX)]
+    if len(wrong):
+        raise ValueError(
+            f"label {int(wrong[0])} is outside of the head's {classes} classes, 0 to {classes - 1}: set num_labels to "
+            f"the number of classes of the data, or label what has none with {IGNORE_INDEX}"
+        )
 
 
 def cross_entropy(logits, targets, *, num_items_in_batch=None, label_smoothing=0.0, z_loss=0.0):
     """The same loss from logits (..., V) that exist anyway; targets (...)."""
     flat, labels = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1).to(logits.device)
+    check_classes(labels, flat.shape[-1])
     flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
     total = nn.functional.cross_entropy(
         flat, labels, ignore_index=IGNORE_INDEX, reduction="sum", label_smoothing=label_smoothing
@@ -212,18 +230,16 @@ def masked_words(model, hidden, labels, num_items_in_batch, logits_to_keep):
     Returns:
         (loss or None, logits (B, T, V) or (kept, V) in reading order or None).
     """
-    loss, logits = None, None
+    logits = None
     if logits_to_keep is not None:
         if logits_to_keep.shape != hidden.shape[:2] or logits_to_keep.dtype != torch.bool:
-            raise ValueError(
-                f"logits_to_keep must be a bool tensor of shape {tuple(hidden.shape[:2])}, got "
-                f"{logits_to_keep.dtype} of shape {tuple(logits_to_keep.shape)}"
-            )
+            given = f"{logits_to_keep.dtype} of shape {tuple(logits_to_keep.shape)}"
+            raise ValueError(f"logits_to_keep must be a bool tensor of shape {tuple(hidden.shape[:2])}, got {given}")
         logits = model.lm_head(model.transform(hidden[logits_to_keep]))
     elif labels is None or not model.training:
         logits = model.lm_head(model.transform(hidden))
     if labels is None:
-        return loss, logits
+        return None, logits
     if logits is not None and logits_to_keep is None:
         return cross_entropy(logits, labels, num_items_in_batch=num_items_in_batch), logits
     if not torch.compiler.is_compiling():  # how many are labelled depends on the data, which would break the graph

@@ -23,7 +23,7 @@ from transformers.utils.generic import can_return_tuple
 from .layers_attention import SelfAttention, cumulative_lengths
 from .layers_checks import check_activation, check_amounts, check_counts, check_heads, check_shares
 from .layers_feed_forward import FeedForward, PredictionTransform
-from .layers_losses import IGNORE_INDEX, classification_loss, cross_entropy, masked_words, span_loss
+from .layers_losses import IGNORE_INDEX, classification_loss, cross_entropy, masked_words, mean_or_share, span_loss
 from .layers_positions import document_numbers, first_real, flat_layout, flatten, learned_positions, unflatten
 
 AUTO_MAP = {
@@ -311,7 +311,7 @@ class HftBertForPreTraining(HftBertPreTrainedModel):
         if next_sentence_label is not None:
             pairs = cross_entropy(relation, next_sentence_label, num_items_in_batch=num_pairs_in_batch)
             if num_pairs_in_batch is None and num_items_in_batch is not None and labels is not None:
-                pairs = pairs * ((labels != IGNORE_INDEX).sum() / num_items_in_batch)
+                pairs = pairs * mean_or_share((labels != IGNORE_INDEX).sum(), labels, num_items_in_batch)
         given = [part for part in (words, pairs) if part is not None]
         return HftBertForPreTrainingOutput(
             loss=sum(given) if given else None,

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional
 from transformers import PretrainedConfig
 
-from hftoolkit.models.layers_losses import classification_loss
+from hftoolkit.models.layers_losses import classification_loss, linear_cross_entropy
 
 CLASSIFICATION = {
     "classes": (dict(num_labels=3), torch.tensor([0, 2, 1, 1]), functional.cross_entropy),
@@ -40,3 +40,13 @@ def test_classification_loss(kind):
     items = labels.ne(-100).sum()
     pieces = [classification_loss(logits[i], labels[i], config, items) for i in (slice(0, 1), slice(1, 4))]
     torch.testing.assert_close(sum(pieces), whole)
+
+
+@pytest.mark.parametrize("label", [3, 10, -1])
+def test_a_label_outside_of_the_classes_is_refused_by_name(label):
+    logits, labels = torch.zeros(2, 3), torch.tensor([1, label])
+    with pytest.raises(ValueError, match=f"label {label} is outside of the head's 3 classes, 0 to 2"):
+        classification_loss(logits, labels, PretrainedConfig(num_labels=3))
+    with pytest.raises(ValueError, match=f"label {label} is outside"):
+        linear_cross_entropy(torch.zeros(2, 4), torch.zeros(3, 4), labels)
+    assert classification_loss(logits, torch.tensor([1, -100]), PretrainedConfig(num_labels=3)) > 0
