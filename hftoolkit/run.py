@@ -234,7 +234,7 @@ class _Run(TrainerCallback):
         from hftoolkit.publish import publish_folder
 
         args = self.trainer.args
-        repository = args.hub_model_id or self.folder.resolve().name
+        repository = self.trainer.hub_model_id or args.hub_model_id or self.folder.resolve().name
         wanted = {"private": args.hub_private_repo, "revision": args.hub_revision}
         try:
             say(f"published: {publish_folder(self.folder, repository, **wanted)}")

@@ -66,6 +66,21 @@ def is_invertible(kind: str) -> bool:
     return kind in INVERTIBLE_KINDS
 
 
+def kind_of(tokenizer: PreTrainedTokenizerFast) -> str:
+    """The kind that a tokenizer is by its parts; of one made otherwise, the name of its model in small letters."""
+    backend = tokenizer.backend_tokenizer
+    splitter = backend.pre_tokenizer
+    model, decoder = (type(part).__name__ for part in (backend.model, backend.decoder))
+    if model != "BPE":
+        return {"WordLevel": "word"}.get(model, model.lower())
+    if decoder == "ByteLevel":
+        is_byte = isinstance(splitter, pre_tokenizers.ByteLevel) and not splitter.use_regex
+        return "byte" if is_byte else "byte_bpe"
+    if decoder == "Fuse" and splitter is None:
+        return "character"
+    return "gpt1_bpe" if decoder == "BPEDecoder" else "bpe"
+
+
 def sentinel_tokens(number: int) -> list[str]:
     """T5's sentinels in the order of their ids: the last token of the vocabulary is <extra_id_0>."""
     return [f"<extra_id_{i}>" for i in reversed(range(number))]

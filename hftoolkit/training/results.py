@@ -3,6 +3,9 @@
 import logging
 import math
 
+from transformers import PreTrainedTokenizerFast
+
+from hftoolkit.tokenization.pipelines import kind_of
 from hftoolkit.training import provenance
 from hftoolkit.training.adaptation import is_update, without_adapter
 
@@ -77,10 +80,11 @@ def card_facts(trainer, others, record, results):
     facts = {key: record[key] for key in ("data", "given", "versions", "hardware", "wall_seconds", "cpu_seconds")}
     return facts | {
         "name": (args.hub_model_id or str(args.output_dir)).rstrip("/").rsplit("/", 1)[-1],
+        "repo_id": _repo_id(trainer),
         "model_class": type(model).__name__,
         "parameters": sum(weight.numel() for name, weight in model.named_parameters() if not is_update(name)),
         "config": config.to_dict() if config is not None else {},
-        "tokenizer": {} if tokenizer is None else {"class": type(tokenizer).__name__},
+        "tokenizer": {} if tokenizer is None else _tokenizer_facts(tokenizer),
         "hyperparameters": provenance.hyperparameters(args, others),
         "results": measured,
         "baselines": baseline_table(results.get("baselines", {})),
@@ -89,6 +93,18 @@ def card_facts(trainer, others, record, results):
         "tokens_seen": record.get("tokens_seen"),
         "command": record["command"],
     }
+
+
+def _repo_id(trainer):
+    """`user/name` where the model is, or is meant to be, on the Hub; None where no user is known."""
+    # Trainer asks the Hub for the user when a push is wanted, and leaves hub_model_id None otherwise.
+    named = trainer.hub_model_id or trainer.args.hub_model_id or ""
+    return named if "/" in named else None
+
+
+def _tokenizer_facts(tokenizer):
+    facts = {"class": type(tokenizer).__name__}
+    return facts | ({"kind": kind_of(tokenizer)} if isinstance(tokenizer, PreTrainedTokenizerFast) else {})
 
 
 def attempt(what, function, *args, **kwargs):

@@ -12,9 +12,11 @@ from unittest import mock
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hftoolkit.tokenization import KINDS, counting, train_tokenizer
-from hftoolkit.tokenization.pipelines import make_normalizer, make_pre_tokenizer
+from hftoolkit.tokenization.pipelines import kind_of, make_normalizer, make_pre_tokenizer
 from hftoolkit.tokenization.train import byte_symbols
 
 VOCAB_SIZE = 300
@@ -30,6 +32,22 @@ def train(kind, texts, vocab_size=VOCAB_SIZE, **options):
     if kind == "unigram":
         options.setdefault("num_sentinels", 10)
     return train_tokenizer(kind, texts, vocab_size, progress=False, **options)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_kind_is_seen_in_the_parts(kind, tokenizers, tmp_path):
+    """So that a card names it for a tokenizer from anywhere."""
+    tokenizers[kind].save_pretrained(tmp_path)
+    assert kind_of(tokenizers[kind]) == kind_of(AutoTokenizer.from_pretrained(tmp_path)) == kind
+
+
+def test_the_kind_of_other_makes():
+    backend = Tokenizer(models.BPE())
+    assert kind_of(PreTrainedTokenizerFast(tokenizer_object=backend)) == "bpe"
+    backend.decoder = decoders.ByteLevel()
+    splits = [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(use_regex=False)]
+    backend.pre_tokenizer = pre_tokenizers.Sequence(splits)
+    assert kind_of(PreTrainedTokenizerFast(tokenizer_object=backend)) == "byte_bpe"
 
 
 def vocabulary_hash(tokenizer):
