@@ -1,0 +1,184 @@
+"""Questions with several answers to choose from: SWAG, HellaSwag, ARC, OpenBookQA, PIQA, CODAH, and one form for all.
+
+The form: {"context": "The lamp fell.", "choices": ["It broke.", "It sang."], "label": 0}, a line each (.jsonl), with
+"id" where there is one; other rows may have another number of choices. Also read as they are distributed:
+    SWAG        sent1, sent2, ending0 ... ending3, label (CSV, Hub)
+    HellaSwag   ctx (or ctx_a, ctx_b), endings, label
+    ARC, OpenBookQA   question {stem, choices [{text, label}]}, answerKey; question or question_stem, choices {text,
+                label}, answerKey (Hub); question, choices [...], label
+    PIQA        goal, sol1, sol2, label
+    CODAH       TSV without header: category, prompt, four endings, label
+
+Paper: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, Section 4.4 (the model reads context and choice as a pair).
+"""
+
+import csv
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+
+from hftoolkit.errors import DataError
+
+from .choice_builtin import choice_examples
+from .labelled import load_examples, parse_json
+from .opening import data_suffix, opened
+
+FEATURES = Features(
+    {"id": Value("string"), "context": Value("string"), "choices": List(Value("string")), "label": Value("int64")}
+)
+SUFFIXES = (".jsonl", ".json", ".tsv", ".csv")
+CODAH_COLUMNS = 7
+
+
+def load_choices(data_args, *, validation_fraction: float = 0.1) -> DatasetDict:
+    """Load questions with their choices (see FEATURES); the label is the number of the right choice, from 0.
+
+    Args:
+        data_args: ExampleArguments.
+        validation_fraction: share of the questions held out where the source has no validation data.
+
+    Raises:
+        DataError: the data are missing or damaged, a label that is none of the choices, a row of no known form.
+        HubError: the Hub cannot be reached, or does not have the data set.
+    """
+
+    def builtin(number, seed, split):
+        rows = choice_examples(number, seed, split)
+        return [check_choices(row, f"{split}-{n}", "builtin") for n, row in enumerate(rows)]
+
+    return load_examples(
+        data_args, FEATURES, builtin=builtin, read_file=read_choices, read_hub=_read_hub, suffixes=SUFFIXES,
+        validation_fraction=validation_fraction,
+    )  # fmt: skip
+
+
+def describe_choices(questions: Dataset) -> dict:
+    """Number of questions and, as text, how many have how many choices."""
+    sizes = Counter(map(len, questions["choices"]))
+    return {"questions": len(questions), "choices": ", ".join(f"{n} x {size}" for size, n in sorted(sizes.items()))}
+
+
+def read_choices(file: Path) -> Iterator[dict]:
+    """Read a file of any of the known forms.
+
+    Raises:
+        DataError: a row that is damaged or of no known form, with its line.
+    """
+    with opened(file, newline="") as text:
+        read = {".tsv": _codah_rows, ".csv": _csv_rows, ".json": _json_rows}.get(data_suffix(file), _json_lines)
+        for line, row in read(text, str(file)):
+            yield check_choices(row, f"{file.name.split('.')[0]}-{line}", f"{file}:{line}")
+
+
+def _json_lines(text, file):
+    for number, line in enumerate(text, start=1):
+        if line.strip():
+            yield number, parse_json(line, file, number)
+
+
+def _json_rows(text, file):
+    """A list of objects; the number of the row stands for the line."""
+    rows = parse_json(text.read(), file)
+    if not isinstance(rows, list):
+        raise DataError(f"{file}: a .json file holds a list of objects; call a file with an object per line .jsonl")
+    return enumerate(rows, start=1)
+
+
+def _codah_rows(text, file):
+    for number, row in enumerate(csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE), start=1):
+        if row:
+            if len(row) != CODAH_COLUMNS:
+                raise DataError(f"{file}:{number}: {len(row)} columns; CODAH has category, prompt, 4 endings, label")
+            yield number, {"context": row[1], "choices": row[2:6], "label": row[6]}
+
+
+def _csv_rows(text, file):
+    reader = csv.DictReader(text, strict=True, restkey="")
+    try:
+        for row in reader:
+            if None in row.values() or "" in row:
+                raise DataError(f"{file}:{reader.line_num}: another number of fields than the header")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{file}:{reader.line_num}: broken CSV: {error}") from None
+
+
+def _read_hub(split: Dataset, where: str) -> Iterator[dict]:
+    kind = split.features.get("label")
+    for number, row in enumerate(split):
+        name = kind.int2str(row["label"]) if isinstance(kind, ClassLabel) and row["label"] >= 0 else None
+        row = row | ({"label": name} if name is not None and name.isdigit() else {})
+        yield check_choices(row, str(number), f"{where}, row {number}")
+
+
+def check_choices(row: dict, name: str, where: str) -> dict:
+    """Bring a row of any known form into the one form, and check it.
+
+    Args:
+        name: its id where it has none.
+
+    Raises:
+        DataError: no known form, fewer than two choices, or a label that is none of them.
+
+    Example:
+        {"goal": "To boil eggs,", "sol1": "use water.", "sol2": "use sand.", "label": 0}
+        -> {"id": name, "context": "To boil eggs,", "choices": ["use water.", "use sand."], "label": 0}
+    """
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row is an object with context, choices and label, not {type(row).__name__}")
+    context, choices, label = _any_form(row, where)
+    if not isinstance(context, str) or not all(isinstance(choice, str) for choice in choices):
+        raise DataError(f"{where}: the context and the choices are texts")
+    if len(choices) < 2:
+        raise DataError(f"{where}: {len(choices)} choices; there must be two at least")
+    if isinstance(label, str) and label.strip().isdigit():
+        label = int(label)
+    if label in (None, "", -1):
+        raise DataError(f"{where}: no label; unlabelled test data cannot be trained on or scored")
+    if isinstance(label, bool) or not isinstance(label, int) or not 0 <= label < len(choices):
+        raise DataError(f"{where}: the label {label!r} is none of the choices 0 to {len(choices) - 1}")
+    return {"id": str(row.get("id", name)), "context": context, "choices": list(choices), "label": label}
+
+
+def _any_form(row: dict, where: str) -> tuple:
+    """Context, choices and label of a row."""
+    label = row.get("label")
+    if "goal" in row and "sol1" in row:
+        return row["goal"], [row["sol1"], row.get("sol2")], label
+    if "sent1" in row and "ending0" in row:
+        start = row.get("sent2") or ""
+        endings = [row[f"ending{n}"] for n in range(len(row)) if f"ending{n}" in row]
+        return row["sent1"], [f"{start} {ending}".strip() for ending in endings], label
+    if "endings" in row and ("ctx_a" in row or "ctx" in row):
+        endings = _texts(row["endings"], where)
+        if row.get("ctx_a"):
+            return row["ctx_a"], [f"{row.get('ctx_b') or ''} {ending}".strip() for ending in endings], label
+        return row["ctx"], endings, label
+    question = row.get("question")
+    if isinstance(question, dict):
+        row = row | question
+        question = None
+    context = next((row[key] for key in ("context", "question_stem", "stem") if key in row), question)
+    if context is None or "choices" not in row:
+        known = "context, choices, label, or as in SWAG, HellaSwag, ARC, OpenBookQA, PIQA"
+        raise DataError(f"{where}: no known form ({', '.join(map(str, list(row)[:8]))}); a row has {known}")
+    choices, names = row["choices"], None
+    if isinstance(choices, dict):
+        choices, names = choices.get("text"), choices.get("label")
+    elif isinstance(choices, list) and choices and isinstance(choices[0], dict):
+        choices, names = [one.get("text") for one in choices], [one.get("label") for one in choices]
+    choices = _texts(choices, where)
+    if names is not None and label is None:
+        key = row.get("answerKey")
+        if key not in names:
+            raise DataError(f"{where}: the answerKey {key!r} is none of {', '.join(map(str, names))}")
+        label = list(names).index(key)
+    return context, choices, label
+
+
+def _texts(choices, where):
+    if not isinstance(choices, list):
+        raise DataError(f"{where}: the choices are a list of texts, not {type(choices).__name__}")
+    return choices
