@@ -40,19 +40,26 @@ def stock_gpt2():
     return GPT2ForSequenceClassification(GPT2Config(**sizes, num_labels=3))
 
 
-def ours():
+def our_bert():
+    from hftoolkit.models.modeling_bert import HftBertConfig, HftBertForSequenceClassification
+
+    return HftBertForSequenceClassification(HftBertConfig(**SIZES, max_position_embeddings=16, num_labels=3))
+
+
+def our_gpt():
     from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForSequenceClassification
 
     sizes = dict(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=16)
     return HftGptForSequenceClassification(HftGptConfig(**sizes, pad_token_id=0, num_labels=3))
 
 
-MAKERS = [stock_bert, stock_distilbert, stock_gpt2, ours]
+MAKERS = [stock_bert, stock_distilbert, stock_gpt2, our_bert, our_gpt]
 HEADS = {  # parameters of the head, by the beginning of their names
     stock_bert: ("classifier.", "bert.pooler."),
     stock_distilbert: ("classifier.", "pre_classifier."),
     stock_gpt2: ("score.",),
-    ours: ("score.",),
+    our_bert: ("score.", "model.pooler."),
+    our_gpt: ("score.",),
 }
 
 
@@ -148,11 +155,11 @@ def test_merged_weights_are_the_models(make):
     assert not torch.allclose(merged(ids).logits, made(make).eval()(ids).logits, atol=1e-2)
 
 
-def finished(folder, make=stock_bert, **options):
+def finished(folder, make=our_bert, **options):
     return run_training(trainer(folder, adapt(made(make), LORA), **options))
 
 
-@pytest.mark.parametrize("make", [stock_bert, ours])
+@pytest.mark.parametrize("make", [stock_bert, our_bert])
 def test_a_finished_run_holds_the_merged_model_and_the_adapter(make, tmp_path, monkeypatch):
     """It loads by its Auto class alone; the adapter on the model the run started from gives the same numbers."""
     from peft import PeftModel
@@ -236,10 +243,10 @@ def test_layers_that_are_not_found_are_an_error():
 
 def test_a_run_with_layer_decay_resumes_bit_for_bit(tmp_path):
     """With transformers' own Trainer and run_training; and it is not the run without decay."""
-    run_training(trainer(tmp_path / "whole", made(stock_bert), 0.5))
+    run_training(trainer(tmp_path / "whole", made(our_bert), 0.5))
     with pytest.raises(KeyboardInterrupt):
-        run_training(trainer(tmp_path / "broken", made(stock_bert), 0.5, callbacks=[At(6, stop)]))
-    run_training(trainer(tmp_path / "broken", made(stock_bert), 0.5))
-    run_training(trainer(tmp_path / "plain", made(stock_bert)))
+        run_training(trainer(tmp_path / "broken", made(our_bert), 0.5, callbacks=[At(6, stop)]))
+    run_training(trainer(tmp_path / "broken", made(our_bert), 0.5))
+    run_training(trainer(tmp_path / "plain", made(our_bert)))
     found = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken", "plain")]
     assert found[0] == found[1] != found[2]
