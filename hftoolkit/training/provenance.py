@@ -17,6 +17,8 @@ from hftoolkit.arguments.output_folder import differences
 
 PACKAGES = ("torch", "transformers", "tokenizers", "datasets", "accelerate", "safetensors", "numpy", "peft", "trl")
 
+# Options of files, which the built-in data do not have.
+OF_FILES = {"text_column", "document_separator", "on_bad_row", "max_bad_rows", "max_document_characters"}
 # The fields of TrainingArguments that a reader needs to repeat a result; run.json holds all of them.
 DECISIVE = (
     "learning_rate",
@@ -123,14 +125,23 @@ def changed_arguments(before, args, others=()):
     return differences(before, now, defaults, free)
 
 
+def _idle(chosen):
+    """Options that decide nothing beside the others: those of files for built-in data, and the other way round."""
+    if chosen.get("dataset") == "builtin":
+        return OF_FILES
+    idle = {name for name in chosen if name.startswith("builtin_")}
+    return idle | ({"on_bad_row", "max_bad_rows"} if chosen.get("on_bad_row") == "stop" else set())
+
+
 def hyperparameters(training_args, others=()):
-    """The arguments that decide a result, flat; None, empty and False are left out."""
+    """The arguments that decide a result, flat; None, empty, False and idle ones are left out."""
     stock = training_args.to_dict()
     length = "num_train_epochs" if stock["max_steps"] > 0 else "max_steps"  # the one that decides nothing
     chosen = {name: stock[name] for name in DECISIVE if name in stock and name != length}
     for arguments in others:
         chosen |= dataclasses.asdict(arguments)
+    idle = _idle(chosen)
     rows = stock["per_device_train_batch_size"] * stock["gradient_accumulation_steps"] * training_args.world_size
     return {"total_batch_size": rows} | {
-        name: value for name, value in chosen.items() if value not in (None, False, {}, "")
+        name: value for name, value in chosen.items() if name not in idle and value not in (None, False, {}, "")
     }

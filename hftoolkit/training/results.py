@@ -87,11 +87,21 @@ def card_facts(trainer, others, record, results):
         "tokenizer": {} if tokenizer is None else _tokenizer_facts(tokenizer),
         "hyperparameters": provenance.hyperparameters(args, others),
         "results": measured,
-        "baselines": baseline_table(results.get("baselines", {})),
+        "baselines": _with_perplexity(baseline_table(results.get("baselines", {})), measured),
         "seed": args.seed,
         "steps": record["steps"],
         "tokens_seen": record.get("tokens_seen"),
         "command": record["command"],
+    }
+
+
+def _with_perplexity(table, measured):
+    """The baselines with their perplexities, which follow from their losses, where the model's own is reported."""
+    if "eval_perplexity" not in measured:
+        return table
+    return {
+        name: {"eval_perplexity": math.exp(min(found["eval_loss"], 700.0))} | found if "eval_loss" in found else found
+        for name, found in table.items()
     }
 
 

@@ -2,9 +2,15 @@
 
 import math
 
+import pytest
 import torch
+from tiny_run import tiny_trainer
 
-from hftoolkit.training.results import baseline_table, tidy
+from hftoolkit.arguments import DataArguments
+from hftoolkit.training.provenance import hyperparameters
+from hftoolkit.training.results import baseline_table, card_facts, tidy
+
+RECORD = dict.fromkeys(("data", "given", "versions", "hardware", "wall_seconds", "cpu_seconds", "steps", "command"))
 
 
 def test_numbers_are_rounded_and_the_undefined_are_named(caplog):
@@ -28,3 +34,32 @@ def test_a_bare_baseline_is_a_loss():
         "unigram": {"eval_loss": 5.1},
         "one class": {"eval_accuracy": 0.6},
     }
+
+
+def facts(folder, results=None, **changes):
+    return card_facts(tiny_trainer(folder, **changes), (), RECORD, results or {})
+
+
+def test_the_perplexity_of_a_baseline_follows_from_its_loss(tmp_path):
+    results = {"eval_loss": 1.0, "eval_perplexity": math.e, "baselines": {"unigram_loss": 2.0, "x": {"eval_f1": 0.5}}}
+    found = facts(tmp_path, results)["baselines"]
+    assert found == {"unigram": {"eval_loss": 2.0, "eval_perplexity": pytest.approx(math.e**2)}, "x": {"eval_f1": 0.5}}
+    del results["eval_perplexity"]
+    assert facts(tmp_path, results)["baselines"]["unigram"] == {"eval_loss": 2.0}
+
+
+@pytest.mark.parametrize(("named", "repo_id"), [("ada/tiny", "ada/tiny"), ("tiny", None), (None, None)])
+def test_the_repository_is_quoted_where_its_user_is_known(named, repo_id, tmp_path):
+    found = facts(tmp_path, hub_model_id=named)
+    assert (found["repo_id"], found["name"]) == (repo_id, "tiny" if named else tmp_path.name)
+
+
+def test_the_card_shows_only_options_that_decide_something(tmp_path):
+    args = tiny_trainer(tmp_path).args
+    of_files = {"text_column", "document_separator", "max_document_characters"}
+    builtin = hyperparameters(args, [DataArguments()])
+    local = hyperparameters(args, [DataArguments(dataset="a.txt")])
+    skipping = hyperparameters(args, [DataArguments(dataset="a.txt", on_bad_row="skip")])
+    assert not of_files & builtin.keys() and builtin["builtin_documents"] == 20000
+    assert of_files <= local.keys() and "builtin_documents" not in local and "on_bad_row" not in local
+    assert (skipping["on_bad_row"], skipping["max_bad_rows"]) == ("skip", 10)
