@@ -77,11 +77,11 @@ def main(model_args, data_args, task_args, training_args):
 
     def baselines(trainer):
         """What simpler models reach on the same tokens and, for built-in data, what no model can go below."""
-        if validation is None or data_args.streaming:
+        if validation is None:
             return {}
         results = ngram_baselines(train, validation, len(tokenizer))
-        if "log_probability" in documents["validation"].column_names:
-            nats = -sum(documents["validation"]["log_probability"])
+        if "log_probability" in (documents["validation"].column_names or ()):
+            nats = -sum(row["log_probability"] for row in documents["validation"])
             results["true_entropy"] = nats / validation.summary()["tokens"]
         return {"baselines": results}
 

@@ -179,6 +179,20 @@ class StreamedDocuments(torch.utils.data.IterableDataset):
         """What is known before the stream is read."""
         return {"streamed": True, "window": self.window}
 
+    def beginning(self, max_tokens):
+        """Tokens and offsets of the first documents, as `flatten` gives them, and whether these are all.
+
+        The document in which the limit is reached is the last.
+        """
+        ids, total, documents = [], 0, iter(self.documents)
+        for document in documents:
+            ids.append(document["input_ids"])
+            total += len(ids[-1])
+            if total >= max_tokens:
+                break
+        tokens = np.fromiter((token for document in ids for token in document), dtype=np.int32, count=total)
+        return tokens, np.cumsum([0, *map(len, ids)]), next(documents, None) is None
+
     def __iter__(self):
         worker = torch.utils.data.get_worker_info()
         index, count = (0, 1) if worker is None else (worker.id, worker.num_workers)

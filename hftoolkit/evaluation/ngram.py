@@ -9,6 +9,10 @@ Shapes: N = tokens, V = vocabulary.
 
 import numpy as np
 
+from hftoolkit.data.language_modeling import StreamedDocuments
+
+STREAMED_TOKENS = 2_000_000  # some seconds of tokenising
+
 
 def contexts(tokens, offsets, order, vocab_size):
     """Number of the `order - 1` tokens before each token; places before a document's start hold the number V.
@@ -68,12 +72,22 @@ def ngram_losses(train, held_out, vocab_size, max_order=2):
     return losses
 
 
-def ngram_baselines(train, held_out, vocab_size):
-    """Loss of the unigram and the bigram model of `train` on `held_out`, both data sets with `tokens` and `offsets`.
+def ngram_baselines(train, held_out, vocab_size, max_tokens=STREAMED_TOKENS):
+    """Loss of the unigram and the bigram model of `train` on `held_out`.
+
+    Args:
+        train, held_out: data sets with `tokens` and `offsets`; train may also be a stream of documents.
+        max_tokens: of a stream, only its beginning is counted, up to this.
 
     Returns:
-        {"unigram_loss": nats per token, "bigram_loss": ...}.
+        {"unigram_loss": nats per token, "bigram_loss": ...}; where a stream goes on, the names say how much of it was
+        counted, `unigram_of_the_first_2000123_tokens_loss`: a weaker baseline, the more so where a stream is sorted.
     """
-    sides = [(rows.tokens, rows.offsets) for rows in (train, held_out)]
-    losses = ngram_losses(*sides, vocab_size)
-    return {"unigram_loss": losses[1], "bigram_loss": losses[2]}
+    where = ""
+    if isinstance(train, StreamedDocuments):
+        *counted, is_all = train.beginning(max_tokens)
+        where = "" if is_all else f"_of_the_first_{len(counted[0])}_tokens"
+    else:
+        counted = train.tokens, train.offsets
+    losses = ngram_losses(counted, (held_out.tokens, held_out.offsets), vocab_size)
+    return {f"unigram{where}_loss": losses[1], f"bigram{where}_loss": losses[2]}

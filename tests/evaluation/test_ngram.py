@@ -2,10 +2,12 @@
 
 import math
 
+import datasets
 import numpy as np
 import pytest
 
-from hftoolkit.evaluation.ngram import contexts, ngram_losses
+from hftoolkit.data.language_modeling import PackedDocuments, StreamedDocuments
+from hftoolkit.evaluation.ngram import contexts, ngram_baselines, ngram_losses
 
 
 def corpus(*documents):
@@ -68,3 +70,22 @@ def test_refuses_what_does_not_fit():
         ngram_losses(corpus([0, 1]), corpus([0, 1]), 4, 4)
     with pytest.raises(ValueError, match="V = 5000000"):
         ngram_losses(corpus([0, 1]), corpus([0, 1]), 5_000_000, 3)
+
+
+def test_baselines_of_a_stream_say_how_much_of_it_was_counted():
+    """Read to the end they are those of the data set; of a beginning they are those of its documents, and say so."""
+    documents = [np.random.default_rng(seed).integers(0, 9, 20).tolist() for seed in range(30)]
+    data = [
+        datasets.Dataset.from_dict({"input_ids": part}) for part in (documents[:20], documents[20:], documents[:3])
+    ]
+    train, held_out, beginning = (PackedDocuments(part, 16) for part in data)
+    stream = StreamedDocuments(data[0].to_iterable_dataset(), 16, batch_size=2)
+    whole = ngram_baselines(train, held_out, 9)
+    assert whole.keys() == {"unigram_loss", "bigram_loss"}
+    assert whole == ngram_baselines(stream, held_out, 9) == ngram_baselines(stream, held_out, 9, max_tokens=400)
+    of_three = ngram_baselines(beginning, held_out, 9)
+    assert ngram_baselines(stream, held_out, 9, max_tokens=41) == {
+        "unigram_of_the_first_60_tokens_loss": of_three["unigram_loss"],
+        "bigram_of_the_first_60_tokens_loss": of_three["bigram_loss"],
+    }
+    assert of_three != whole

@@ -129,6 +129,7 @@ def test_other_ways_to_train(options, tmp_path):
         pretrain_gpt, "--config", "gpt/tiny", "--output_dir", tmp_path / "run", *SMALL, "--max_steps", "12",
         "--eval_strategy", "no", *options,
     )  # fmt: skip
+    assert results["baselines"].keys() == {"unigram_loss", "bigram_loss", "true_entropy"}
     assert math.isfinite(results["train_loss"]) and results["train_loss"] < math.log(512) + 0.5
 
 
