@@ -26,10 +26,17 @@ PIPELINE_TAGS = {
     "QuestionAnswering": "question-answering",
     "ImageClassification": "image-classification",
 }
+TASKS = (*PIPELINE_TAGS, "PreTraining", "NextSentencePrediction", "MultipleChoice")  # with an Auto class of their own
+COUNTED = ("documents", "tokens")  # may also be given the other way round: {"documents": {"train": 900}}
 # Numbers among the results that say how the run went, not how good the model is.
 NOT_A_METRIC = re.compile(r"train_.*|epoch|.*steps|.*tokens|.*_(runtime|per_second|seconds|flos)")
 METRIC_NOTES = {
     "loss": "nats per token, lower is better",
+    "mlm_loss": "nats per masked token, lower is better",
+    "mlm_perplexity": "per masked token, lower is better",
+    "mlm_accuracy": "of masked tokens, higher is better",
+    "nsp_loss": "nats per pair, lower is better",
+    "nsp_accuracy": "of pairs, higher is better",
     "perplexity": "per token, lower is better",
     "word_perplexity": "per word, lower is better",
     "bits_per_byte": "lower is better",
@@ -137,8 +144,11 @@ def _as_duration(seconds):
     return Plain(f"{seconds:.1f} s" if minutes < 2 else f"{int(minutes):,} min {rest:.0f} s")
 
 
-def _as_metric(name):
+def _as_metric(name, task="CausalLM"):
     note = METRIC_NOTES.get(re.sub("^(eval|validation|test)_", "", name))
+    note = (
+        "lower is better" if name.endswith("_loss") and note == METRIC_NOTES["loss"] and task != "CausalLM" else note
+    )
     return Plain(as_code(name) + (f" ({note})" if note else ""))
 
 
@@ -184,13 +194,16 @@ def _arrange(facts):
     known = facts | {name: facts[name] if isinstance(facts.get(name), dict) else {} for name in tables}
     data, results = known["data"], known["results"]
     named = {
-        split: counts
+        split: {
+            kind: count for kind, count in counts.items() if isinstance(count, int) and not isinstance(count, bool)
+        }
         for split, counts in data.items()
-        if isinstance(counts, dict) and {"documents", "tokens"} & set(counts)
+        if isinstance(counts, dict) and split not in COUNTED
     }
-    for kind in ("documents", "tokens"):
+    for kind in COUNTED:
         for split, count in data[kind].items() if isinstance(data.get(kind), dict) else ():
             named.setdefault(split, {})[kind] = count
+    named = {split: counts for split, counts in named.items() if counts}
     baselines = known["baselines"] or results.get("baselines", {})
     known["baselines"] = {name: found for name, found in baselines.items() if isinstance(found, dict)}
     known["results"] = {
@@ -204,9 +217,11 @@ def _arrange(facts):
     return known | {
         "name": name,
         "model_id": facts.get("repo_id") or f"USER/{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'model'}",
-        "auto_class": f"AutoModelFor{task}" if task in PIPELINE_TAGS else "AutoModel",
+        "auto_class": f"AutoModelFor{task}" if task in TASKS else "AutoModel",
         "pipeline_tag": PIPELINE_TAGS.get(task),
+        "task": task or "CausalLM",
         "splits": named,
+        "counted": list(dict.fromkeys(kind for counts in named.values() for kind in counts)),
         "data_facts": [(k, v) for k, v in data.items() if k != "name" and not isinstance(v, dict | list)],
         "split_name": data.get("evaluated_split") or "validation",
         "metrics": list(known["results"])
