@@ -1,7 +1,7 @@
 """Write contextual embeddings of texts to a file: of any layers, for tokens, words or whole texts.
 
     python recipes/extract_features.py --config bert/features --model_name_or_path google-bert/bert-base-cased --dataset DATA
-    python recipes/extract_features.py --config bert/features --model_name_or_path runs/bert --unit sentence --pooling mean
+    python recipes/extract_features.py --config bert/features --model_name_or_path google-bert/bert-base-cased --unit sentence --pooling mean
 
 Paper: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, Section 5.3: Table 7 names the choices of layers.
 Input: texts (--dataset builtin, a file or folder, or a Hub id). Works with every encoder and decoder of AutoModel.
@@ -35,7 +35,10 @@ class TaskArguments:
     split: Literal["all", "train", "validation", "test"] = field(
         default="all", metadata={"help": "part of --dataset; all: one after the other"}
     )
-    max_length: int = field(default=512, metadata={"help": "tokens read at once; longer texts in windows", "min": 4})
+    max_length: int | None = field(
+        default=None,
+        metadata={"help": "tokens read at once, longer texts in windows; none is the model's limit", "min": 4},
+    )
     batch_size: int = field(default=32, metadata={"help": "texts at a time", "min": 1})
     number_format: Literal["float32", "float16"] = field(
         default="float32", metadata={"help": "of the written numbers"}
@@ -72,7 +75,9 @@ def main(model_args, data_args, task_args):
     choice = LayerChoice(task_args.layer_choice, model.config.num_hidden_layers, **selected)
 
     # 4. Extract and write.
-    options = {name: getattr(task_args, name) for name in ("unit", "pooling", "max_length", "batch_size")}
+    options = {name: getattr(task_args, name) for name in ("unit", "pooling", "batch_size")}
+    limit = min(tokenizer.model_max_length, getattr(model.config, "max_position_embeddings", None) or 512)
+    options["max_length"] = task_args.max_length or limit
     found = extract_features(model, tokenizer, (row["text"] for row in texts), choice, **options)
     rows = ((row["text"], *features) for row, features in zip(texts, tqdm(found, total=len(texts)), strict=True))
     metadata = {"model": str(model_args.model_name_or_path), "layer_choice": task_args.layer_choice}
