@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from itertools import islice
 
 from datasets import Dataset, DatasetDict, Features, IterableDataset, IterableDatasetDict, Value
-from datasets.exceptions import DatasetGenerationError
 
-from hftoolkit.errors import DataError, MachineError, UserError
+from hftoolkit.errors import DataError
 
+from .builtin import load_builtin
+from .cached import cached_dataset
 from .formats import SEPARATORS
 from .hub import load_from_hub
 from .readers import read_documents
@@ -41,7 +42,7 @@ def load_documents(data_args) -> DatasetDict | IterableDatasetDict:
     if data_args.document_separator not in SEPARATORS:
         raise DataError(f"document_separator is one of {', '.join(SEPARATORS)}, not {data_args.document_separator!r}")
     if data_args.dataset == "builtin":
-        splits = _load_builtin(data_args)
+        splits = load_builtin(data_args)
     elif (source := local_source(data_args.dataset)) is not None:
         splits = _load_files(source, data_args)
     else:
@@ -69,23 +70,6 @@ def fingerprint(dataset) -> str:
                 data = text.encode()
                 digest.update(len(data).to_bytes(8, "little") + data)
     return digest.hexdigest()[:16]
-
-
-def _load_builtin(data_args) -> dict[str, Dataset]:
-    if data_args.text_column != "text":
-        raise DataError(f"text_column={data_args.text_column!r}: the column of the built-in data set is 'text'")
-    from hftoolkit.data.microworld import make_documents
-
-    number = min(data_args.builtin_documents, data_args.max_documents or data_args.builtin_documents)
-    numbers = {"train": number}
-    if data_args.validation_fraction > 0:
-        numbers["validation"] = numbers["test"] = max(round(number * data_args.validation_fraction), 1)
-    splits = {}
-    for split, count in numbers.items():
-        documents = make_documents(count, seed=data_args.builtin_seed, split=split)
-        columns = {key: [document[key] for document in documents] for key in ("text", "log_probability")}
-        splits[split] = Dataset.from_dict(columns)
-    return splits
 
 
 def source_facts(data_args, documents) -> dict:
@@ -165,13 +149,7 @@ def _load_split(split: str, options: dict, fraction: float, streaming: bool) -> 
 def _dataset(options: dict, start: int, stop: int | None) -> Dataset:
     """Documents start..stop as a memory-mapped data set; made again when a file or the reader has changed."""
     arguments = options | {"start": start, "stop": stop, "version": source_version(options)}
-    try:
-        return Dataset.from_generator(_generate, features=FEATURES, gen_kwargs=arguments)
-    except DatasetGenerationError as error:
-        cause = error.__cause__
-        if isinstance(cause, OSError) and not isinstance(cause, UserError):
-            raise MachineError(f"the cache of data sets cannot be written: {cause}; set HF_HOME elsewhere") from error
-        raise cause or error from None
+    return cached_dataset(_generate, FEATURES, arguments)
 
 
 def _generate(start: int, stop: int | None, version=None, **options) -> Iterator[dict[str, str]]:

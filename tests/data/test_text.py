@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import tracemalloc
-from itertools import islice
+from itertools import count, islice
 from types import SimpleNamespace
 
 import pyarrow
@@ -212,13 +212,16 @@ def test_rows_come_back_unchanged(texts, tmp_path_factory):
         assert list(read_documents([str(folder / f"a.{suffix}")], "text", "line")) == texts
 
 
-def make_documents(number, seed=0, split="train"):
-    return [{"text": f"{split} {seed} {i}", "log_probability": -1.5 * i, "topic": "x"} for i in range(number)]
+def iterate_documents(seed, split, start):
+    for i in count(start):
+        yield {"text": f"{split} {seed} {i}", "log_probability": -1.5 * i, "topic": "x"}
 
 
 @pytest.fixture
-def microworld(monkeypatch):
-    monkeypatch.setitem(sys.modules, "hftoolkit.data.microworld", SimpleNamespace(make_documents=make_documents))
+def microworld(monkeypatch, tmp_path):
+    fake = SimpleNamespace(iterate_documents=iterate_documents, __file__=str(tmp_path / "__init__.py"))
+    monkeypatch.setitem(sys.modules, "hftoolkit.data.microworld", fake)
+    monkeypatch.setattr("hftoolkit.data.microworld", fake, raising=False)
 
 
 @pytest.mark.parametrize("streaming", [False, True])
