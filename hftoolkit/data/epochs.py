@@ -1,9 +1,9 @@
 """Data sets that draw their rows afresh in every epoch, the same in every process and worker.
 
-`set_epoch` is the whole interface. hftoolkit.data.training_rows calls it where the rows are read, in any worker. With a
-stock Trainer accelerate calls it in the simplest case only: not with several processes, and not where batches are
-skipped to resume (DataLoaderShard.set_epoch stops at the sampler); hftoolkit.training.epochs.TellEpoch, a callback,
-closes that gap.
+hftoolkit.data.training_rows asks for the rows of any epoch. A data set of its own has one epoch at a time, as
+`set_epoch` says. A stock Trainer calls that through accelerate, but in the simplest case only: not with several
+processes, and not where batches are skipped to resume (DataLoaderShard.set_epoch stops at the sampler);
+hftoolkit.training.epochs.TellEpoch, a callback, closes that gap.
 """
 
 import torch
@@ -12,13 +12,13 @@ from torch.utils.data import get_worker_info
 from hftoolkit.errors import DataError
 
 
-class RedrawnRows(torch.utils.data.Dataset):
+class DrawnRows(torch.utils.data.Dataset):
     """Base of data sets whose rows are a function of (seed, epoch).
 
     A row is a dictionary that names its `index` and `epoch`, from which the collator makes its random numbers; Trainer
-    must not take these two away (remove_unused_columns=False). A subclass has `_draw(epoch)`, which returns the plan
-    of an epoch, any object; `_rows(plan, indices, epoch)`, a list of rows; and sets `_length`, which never changes,
-    because Trainer computes the steps of all epochs from it once.
+    must not take these two away (remove_unused_columns=False). A subclass has `draw(epoch)`, which returns the plan
+    of an epoch, any object; `rows(plan, indices, epoch)`, a list of rows; and sets `_length`, which never changes,
+    because Trainer computes the steps of all epochs from it once. Neither depends on the present epoch.
 
     Args:
         redraw: False keeps the rows of epoch 0, for evaluation.
@@ -44,7 +44,7 @@ class RedrawnRows(torch.utils.data.Dataset):
     def _current(self):
         epoch = self._shared.item() if self._own is None else self._own
         if self._drawn != epoch:
-            self._drawn, self._plan = epoch, self._draw(epoch)
+            self._drawn, self._plan = epoch, self.draw(epoch)
         return self._plan
 
     def __len__(self):
@@ -57,7 +57,7 @@ class RedrawnRows(torch.utils.data.Dataset):
 
     def __getitems__(self, indices):  # DataLoader asks for a whole batch where it can
         plan = self._current()
-        return self._rows(plan, indices, self._drawn)
+        return self.rows(plan, indices, self._drawn)
 
     @property
     def tokens_per_row(self):

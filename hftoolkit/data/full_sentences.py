@@ -9,7 +9,7 @@ import numpy as np
 
 from hftoolkit.errors import DataError
 
-from .epochs import RedrawnRows, edge_tokens
+from .epochs import DrawnRows, edge_tokens
 from .packing import first_fit_decreasing
 from .sentence_pairs import walk
 
@@ -41,7 +41,7 @@ def cut_at_sentences(sentence_offsets, document_offsets, room):
     return np.stack([offsets[reached], offsets[following[reached]]], axis=1)
 
 
-class FullSentences(RedrawnRows):
+class FullSentences(DrawnRows):
     """Packed rows of [CLS] sentences [SEP], with position_ids that restart at each piece of a document.
 
     Which pieces share a row is drawn afresh in every epoch from (seed, epoch); their number of rows stays the same.
@@ -68,12 +68,14 @@ class FullSentences(RedrawnRows):
         self.set_epoch(0)
         self._length = len(self._plan[1]) - 1
 
-    def _draw(self, epoch):
+    def draw(self, epoch):
+        """What `rows` needs for the rows of an epoch."""
         pieces = self.pieces[np.random.default_rng((self.seed, epoch)).permutation(len(self.pieces))]
         rows = first_fit_decreasing(pieces[:, 1] - pieces[:, 0] + 2, self.max_length)
         return pieces[np.argsort(rows, kind="stable")], np.append(0, np.cumsum(np.bincount(rows)))
 
-    def _rows(self, plan, indices, epoch):
+    def rows(self, plan, indices, epoch):
+        """The rows of an epoch at these places, dictionaries."""
         pieces, edges = plan
         tokens = self.store.tokens
         cls, sep = (np.array([token], dtype=tokens.dtype) for token in (self.cls, self.sep))

@@ -11,7 +11,7 @@ import numpy as np
 
 from hftoolkit.errors import DataError
 
-from .epochs import RedrawnRows, edge_tokens
+from .epochs import DrawnRows, edge_tokens
 from .full_sentences import FullSentences
 from .sentence_pairs import Pairs, draw_pairs
 
@@ -19,7 +19,7 @@ __all__ = ["FullSentences", "NextSentencePairs"]  # the two kinds of rows that B
 NUM_SPECIAL = 3  # [CLS] A [SEP] B [SEP]
 
 
-class NextSentencePairs(RedrawnRows):
+class NextSentencePairs(DrawnRows):
     """Sentence pairs [CLS] A [SEP] B [SEP], drawn afresh in every epoch from (seed, epoch).
 
     The number of pairs is that of epoch 0 and never changes: where a later epoch draws more, a random choice of them
@@ -72,7 +72,9 @@ class NextSentencePairs(RedrawnRows):
         self._length = None
         self.set_epoch(0)
 
-    def _draw(self, epoch):
+    def draw(self, epoch):
+        """What `rows` needs for the rows of an epoch."""
+
         def pairs(part):
             rng = np.random.default_rng((self.seed, epoch, part))
             room = self.max_length - NUM_SPECIAL
@@ -90,7 +92,8 @@ class NextSentencePairs(RedrawnRows):
             drawn = drawn.select(np.sort(choose.permutation(len(drawn))[: self._length]))
         return drawn
 
-    def _rows(self, pairs, indices, epoch):
+    def rows(self, pairs, indices, epoch):
+        """The rows of an epoch at these places, dictionaries."""
         part = pairs.select(np.asarray(indices))
         columns = [getattr(part, field.name).tolist() for field in fields(Pairs)]
         tokens, pieces = self.store.tokens, []
