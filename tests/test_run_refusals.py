@@ -1,5 +1,6 @@
 """What run_training refuses before it changes anything: other runs' folders, and data that give nothing."""
 
+import errno
 import json
 import os
 import sys
@@ -62,6 +63,20 @@ def test_an_output_folder_that_became_a_file_is_refused(tmp_path):
     with pytest.raises(MachineError, match="is a file") as caught:
         run_training(trainer)
     assert caught.value.exit_code == 6
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES], ids=["read-only", "of another user"])
+def test_f51_a_folder_that_cannot_be_written_is_refused(tmp_path, monkeypatch, number):
+    """Root may write anywhere, so the system's refusal is played."""
+
+    def refuse(path, *_):
+        raise OSError(number, os.strerror(number), str(path))
+
+    trainer = tiny_trainer(tmp_path)
+    monkeypatch.setattr("hftoolkit.training.disk.write_whole", refuse)
+    with pytest.raises(MachineError, match=f"cannot be written: {os.strerror(number)}; choose another one") as caught:
+        run_training(trainer)
+    assert caught.value.exit_code == 6 and list(tmp_path.iterdir()) == [] and trainer.state.global_step == 0
 
 
 @pytest.mark.parametrize("rows", [[], None], ids=["empty", "none"])

@@ -221,11 +221,12 @@ def test_sigterm_ends_the_process_with_75_and_it_resumes(process, unkilled, tmp_
 
 
 def test_the_same_seed_gives_the_same_weights(tmp_path):
+    """Whoever loads the rows: this process, or two workers."""
     hashes = {}
-    for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        run_training(tiny_trainer(tmp_path / name, seed=seed, max_steps=4))
+    for name, seed, workers in (("a", 3, 0), ("b", 3, 0), ("c", 4, 0), ("d", 3, 2)):
+        run_training(tiny_trainer(tmp_path / name, seed=seed, max_steps=4, dataloader_num_workers=workers))
         hashes[name] = weights_hash(tmp_path / name)
-    assert hashes["a"] == hashes["b"] != hashes["c"]
+    assert hashes["a"] == hashes["b"] == hashes["d"] != hashes["c"]
 
 
 def test_accumulation_does_not_change_the_run(tmp_path):
