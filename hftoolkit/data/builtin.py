@@ -47,9 +47,9 @@ def _generate(blocks: list[tuple[int, int]], seed: int, split: str, version: str
 
 def _version() -> str:
     """A hash of the generator's own source: with another generator nothing comes from the cache."""
-    from hftoolkit.data import microworld
+    from hftoolkit.data.microworld import __file__ as place
 
     digest = hashlib.sha256()
-    for file in sorted(Path(microworld.__file__).parent.glob("*.py")):
+    for file in sorted(Path(place).parent.glob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()

@@ -221,7 +221,6 @@ def iterate_documents(seed, split, start):
 def microworld(monkeypatch, tmp_path):
     fake = SimpleNamespace(iterate_documents=iterate_documents, __file__=str(tmp_path / "__init__.py"))
     monkeypatch.setitem(sys.modules, "hftoolkit.data.microworld", fake)
-    monkeypatch.setattr("hftoolkit.data.microworld", fake, raising=False)
 
 
 @pytest.mark.parametrize("streaming", [False, True])

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import sys
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,16 +26,20 @@ def recipe():
 
 
 @pytest.fixture(autouse=True)
-def small_world(monkeypatch):
+def small_world(monkeypatch, tmp_path_factory):
     """Generated documents in place of the microworld's, so that only the recipe is tested here."""
     words = ["lamp", "garden", "walked", "walking", "green", "greener", "stood", "in", "the", "was"]
 
-    def make_documents(number, seed=0, split="train"):
+    def iterate_documents(seed, split, start):
         offset = {"train": 0, "validation": 7, "test": 13}[split]
-        texts = (" ".join(words[(i * k + offset) % 10] for k in range(1, 15)) + "." for i in range(number))
-        return [{"text": text, "log_probability": -1.0} for text in texts]
+        for i in count(start):
+            text = " ".join(words[(i * k + offset) % 10] for k in range(1, 15)) + "."
+            yield {"text": text, "log_probability": -1.0}
 
-    monkeypatch.setitem(sys.modules, "hftoolkit.data.microworld", SimpleNamespace(make_documents=make_documents))
+    source = tmp_path_factory.mktemp("small_world") / "__init__.py"
+    source.write_text("another generator, for the key of the cache")
+    fake = SimpleNamespace(iterate_documents=iterate_documents, __file__=str(source))
+    monkeypatch.setitem(sys.modules, "hftoolkit.data.microworld", fake)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
