@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-NARROW = 1 << 12  # tokens in a row, up to which 32 bits per token are enough
+NARROW = (1 << 12) - 1  # tokens in a row, up to which 32 bits per token are enough
 _CHANCES = 0.2 * 0.8 ** np.arange(10)  # SpanBERT, Section 3.1: geometric with p = 0.2, cut at 10; mean 3.8
 SPAN_LENGTHS = np.cumsum(_CHANCES / _CHANCES.sum())[:-1]  # chance of at most 1, 2, ... 9
 _CHOICE, _ACTION, _SPAN = 0, 1 << 40, 2 << 40  # where a row's streams of random numbers begin, from its key
@@ -53,10 +53,13 @@ def _numbers(longest, probability, max_predictions):
     return number if max_predictions is None else np.minimum(number, max_predictions)
 
 
-def number_to_mask(lengths, maskable, probability=0.15, max_predictions=None):
-    """Tokens to mask in each row, (B,): max(1, round(probability * length)), no more than are maskable."""
-    number = _numbers(maskable.shape[1], probability, max_predictions)[lengths]
-    return np.minimum(number, np.add.reduce(maskable, axis=1, dtype=np.int64), out=number)
+def number_to_mask(lengths, longest, probability=0.15, max_predictions=None):
+    """Tokens to mask in rows of these lengths, (B,): max(1, round(probability * length)).
+
+    Args:
+        longest: no length is above it.
+    """
+    return _numbers(longest, probability, max_predictions)[lengths]
 
 
 @lru_cache(maxsize=256)
@@ -78,7 +81,7 @@ def shuffled_places(eligible, keys, first=None, extra=0):
 
     Returns:
         (the `first` places of the order (B, first), `extra` random numbers beside (B, extra) uint32); behind a row's
-        last eligible place follows anything.
+        last eligible place follow numbers of T or more.
     """
     T = eligible.shape[1]
     counters, end, places, low, high, top = _constants(T, extra)
@@ -96,13 +99,19 @@ def _column(rows, row_length):
 
 
 def choose_tokens(maskable, number, keys):
-    """Flat places of `number` (B,) random tokens of each row, (N,), row after row, and a random number for each."""
-    K = max(number.tolist(), default=0)
-    offsets, ranks = _column(*maskable.shape)
+    """Flat places of `number` (B,) random tokens of each row, or of all, row after row, and a random number for each.
+
+    Returns:
+        (places (N,), random numbers (N,) uint32).
+    """
+    B, T = maskable.shape
+    K = int(np.maximum.reduce(number))
+    offsets, ranks = _column(B, T)
     order, draws = shuffled_places(maskable, keys, K, K)
+    taken = ranks[: order.shape[1]] < number[:, None]
+    taken &= order < T
     order += offsets
-    taken = ranks[:K] < number[:, None]
-    return order[taken].astype(np.int64), draws[taken]
+    return order[taken].astype(np.int64), draws[:, : order.shape[1]][taken]
 
 
 def draws_at(places, keys, row_length):
@@ -137,6 +146,7 @@ def choose_words(maskable, starts, number, keys):
     size_at = np.zeros(B * T + 1, dtype=np.int64)  # at the end: the size of no word, which fits nowhere
     size_at[begins], size_at[-1] = lengths, B * T + 1
     per_row = np.count_nonzero(starts, axis=1)
+    number = np.minimum(number, np.count_nonzero(maskable, axis=1))
     width = int(number.max(initial=0)) + 8  # words looked at: as many as may be taken, and some that are skipped
     while True:
         order = shuffled_places(starts, keys, width)[0] + np.arange(0, B * T, T)[:, None]
@@ -159,7 +169,7 @@ def choose_words(maskable, starts, number, keys):
 
 
 def choose_spans(maskable, starts, number, keys):
-    """Flat places of the tokens of random spans of words, exactly `number` (B,) in a row, and their spans' places.
+    """Flat places of the tokens of random spans of words, `number` (B,) in a row or all, and their spans' places.
 
     As in SpanBERT: a random token that is not masked yet, its word from the beginning, and the words after it, 1 to 10
     in all; the last span is cut at the number. A span ends where nothing is maskable.
@@ -175,7 +185,8 @@ def choose_spans(maskable, starts, number, keys):
     breaks = np.flatnonzero((np.append(begins[1:], -1) != ends) | (np.append(begins[1:], 0) % T == 0))
     last_of_run = np.repeat(breaks, np.diff(breaks, prepend=-1))
     span_at = np.full(B * T, -1)
-    room, rows = number.copy(), np.flatnonzero(number)
+    room = np.minimum(number, np.count_nonzero(maskable, axis=1))
+    rows = np.flatnonzero(room)
     for column in range(T):
         if not len(rows):
             break

@@ -97,7 +97,7 @@ def mask_tokens(
     if unit not in UNITS:
         raise ValueError(f"unit must be one of {', '.join(UNITS)}, got {unit!r}")
     lengths = np.full(len(ids), ids.shape[1]) if lengths is None else lengths
-    number = number_to_mask(lengths, maskable, probability, max_predictions)
+    number = number_to_mask(lengths, ids.shape[1], probability, max_predictions)
     if unit == "token":
         chosen, action = choose_tokens(maskable, number, keys)
         draws = action

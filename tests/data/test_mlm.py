@@ -162,7 +162,7 @@ def test_spans_are_as_long_as_in_the_paper():
 
 def test_spans_hold_whole_words_and_stop_at_special_tokens():
     ids, maskable, starts, keys = batch_of(300, 60)
-    number = number_to_mask((ids > 0).sum(1), maskable)
+    number = number_to_mask((ids > 0).sum(1), 60)
     chosen, first = choose_spans(maskable, starts, number, keys)
     assert starts.ravel()[first].all()  # a span begins with a word
     mask = np.zeros(ids.size, dtype=bool)
@@ -176,7 +176,7 @@ def test_spans_hold_whole_words_and_stop_at_special_tokens():
 def test_spans_decide_together():
     ids, maskable, starts, keys = batch_of(500, 100)
     inputs, labels = masked(ids, maskable, starts, keys, unit="token_span", mask_share=0.5, random_share=0.0)
-    chosen, first = choose_spans(maskable, maskable, number_to_mask(np.full(500, 100), maskable), keys)
+    chosen, first = choose_spans(maskable, maskable, number_to_mask(np.full(500, 100), 100), keys)
     hidden = (inputs.ravel() == MASK)[chosen]
     shares = np.bincount(first, hidden)[np.unique(first)] / np.bincount(first)[np.unique(first)]
     assert set(shares.tolist()) == {0.0, 1.0}
