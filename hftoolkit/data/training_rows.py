@@ -6,6 +6,8 @@ the same rows; and the length of the rows can change in the middle of a run (Dev
 https://arxiv.org/abs/1810.04805, Appendix A.2: 128 tokens for 90% of the steps, then 512).
 """
 
+from itertools import groupby
+
 import numpy as np
 import torch
 
@@ -16,8 +18,7 @@ class TrainingRows(torch.utils.data.Dataset):
     """`count` rows from each data set in turn, every one read in shuffled passes.
 
     Args:
-        phases: list of (number of rows, data set). A data set has a length and `set_epoch(pass)`, which draws its rows
-            anew.
+        phases: list of (number of rows, data set), each a DrawnRows.
         seed: of the shuffling.
 
     Raises:
@@ -36,7 +37,7 @@ class TrainingRows(torch.utils.data.Dataset):
                 raise ValueError(f"a phase of {count} rows from a data set of {len(dataset)}: both must be at least 1")
         self.phases, self.seed = list(phases), seed
         self.ends = np.cumsum([count for count, _ in self.phases])
-        self._place, self._order = None, None  # the phase and pass that were read last, and their order
+        self._place, self._pass = None, None  # the phase and pass that were read last; their order and plan
 
     def __len__(self):
         return int(self.ends[-1])
@@ -45,15 +46,26 @@ class TrainingRows(torch.utils.data.Dataset):
         """Row `index` of the run, as its data set gives it."""
         if not 0 <= index < len(self):
             raise IndexError(f"row {index} of {len(self)}")
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices):  # DataLoader asks for a whole batch where it can
+        rows = []
+        for place, group in groupby(indices, self._pass_of):
+            phase, number = place
+            dataset = self.phases[phase][1]
+            if self._place != place:
+                order = np.random.default_rng([self.seed, phase, number]).permutation(len(dataset))
+                self._place, self._pass = place, (order, dataset.draw(number))
+            order, plan = self._pass
+            begin = (int(self.ends[phase - 1]) if phase else 0) + number * len(dataset)
+            rows += dataset.rows(plan, order[[index - begin for index in group]].tolist(), number)
+        return rows
+
+    def _pass_of(self, index):
+        """(phase, pass) that a row lies in."""
         phase = int(np.searchsorted(self.ends, index, side="right"))
-        _, dataset = self.phases[phase]
         index -= int(self.ends[phase - 1]) if phase else 0
-        number, row = divmod(index, len(dataset))  # of the pass
-        if self._place != (phase, number):
-            dataset.set_epoch(number)
-            self._order = np.random.default_rng([self.seed, phase, number]).permutation(len(dataset))
-            self._place = phase, number
-        return dataset[int(self._order[row])]
+        return phase, index // len(self.phases[phase][1])
 
     def passes(self):
         """How often each phase reads its data, such as [4.5, 0.5]."""

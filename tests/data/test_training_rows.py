@@ -10,20 +10,21 @@ from hftoolkit.data.training_rows import TrainingRows, phases_of
 from hftoolkit.errors import DataError
 
 
-class Numbers(torch.utils.data.Dataset):
+class Numbers:
     """Rows (name, pass, number)."""
 
     def __init__(self, name, size):
-        self.name, self.size, self.epoch = name, size, None
+        self.name, self.size = name, size
 
     def __len__(self):
         return self.size
 
-    def set_epoch(self, epoch):
-        self.epoch = epoch
+    def draw(self, epoch):
+        return f"plan {epoch}"
 
-    def __getitem__(self, index):
-        return self.name, self.epoch, index
+    def rows(self, plan, indices, epoch):
+        assert plan == f"plan {epoch}"
+        return [(self.name, epoch, index) for index in indices]
 
 
 def all_rows(rows):
@@ -60,6 +61,7 @@ def test_a_row_does_not_depend_on_what_was_read_before():
     rows = TrainingRows([(25, Numbers("a", 10)), (5, Numbers("b", 4))])
     order = torch.randperm(30, generator=torch.Generator().manual_seed(0)).tolist()
     assert {i: rows[i] for i in order} == dict(enumerate(whole))
+    assert rows.__getitems__(order) == [whole[i] for i in order]
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])
