@@ -34,7 +34,9 @@ RESULTS_FILE = "all_results.json"
 TIMINGS = ("_runtime", "_per_second")  # of the machine, not of the model: run.json has them
 
 
-def run_training(trainer, *, card=None, arguments=(), data_summary=None, extra_metrics=None, tokens_per_step=None):
+def run_training(
+    trainer, *, card=None, arguments=(), data_summary=None, extra_metrics=None, tokens_per_step=None, max_spikes=None
+):
     """Train to the end, from the newest whole checkpoint if there is one, then evaluate, save and publish.
 
     Works with any transformers.Trainer. In a distributed run every process calls it; the main one writes and prints.
@@ -49,6 +51,7 @@ def run_training(trainer, *, card=None, arguments=(), data_summary=None, extra_m
             `{"unigram_loss": 5.1, "majority": {"eval_accuracy": 0.6}}`.
         tokens_per_step: tokens in one update, of all processes; without it, and without Trainer's own counting
             (include_num_input_tokens_seen), the speed is in examples per second.
+        max_spikes: jumps of the gradient norm that are only reported; at the next one the run stops. None: no limit.
 
     Returns:
         The content of all_results.json; of the earlier run where the folder holds the same run, finished.
@@ -56,13 +59,13 @@ def run_training(trainer, *, card=None, arguments=(), data_summary=None, extra_m
     Raises:
         RunFolderError: the folder is in use, or holds another run.
         DataError: no training data, or nothing to learn in them.
-        DivergedError: a loss, a gradient or a weight is not finite.
+        DivergedError: a loss, a gradient or a weight is not finite, or a spike too many.
         CheckpointError: no whole checkpoint, or that of another model.
         MachineError: the folder cannot be written, or the disk is full.
         HubError: the push failed; the run is done.
         RunInterruptedError: SIGTERM or Ctrl-C; a checkpoint is saved.
     """
-    run = _Run(trainer, card, arguments, data_summary, tokens_per_step)
+    run = _Run(trainer, card, arguments, data_summary, tokens_per_step, max_spikes)
     results = on_main_process(trainer, run.earlier_results)
     if results is not None:
         return results
@@ -98,11 +101,11 @@ def on_main_process(trainer, function):
 class _Run(TrainerCallback):
     """The steps of run_training and what they share; as a callback it renews the record at every checkpoint."""
 
-    def __init__(self, trainer, card, arguments, data_summary, tokens_per_step):
+    def __init__(self, trainer, card, arguments, data_summary, tokens_per_step, max_spikes):
         self.trainer, self.folder = trainer, Path(trainer.args.output_dir)
         self.card, self.arguments, self.data_summary = card, arguments, data_summary
         self.tokens_per_step, self.push_wanted = tokens_per_step, trainer.args.push_to_hub
-        self.record, self.checkpoint = None, None
+        self.record, self.checkpoint, self.finite = None, None, FiniteCheck(trainer, max_spikes)
 
     def earlier_results(self):
         """The results of this very run where it is finished; None where something is left to do."""
@@ -139,7 +142,7 @@ class _Run(TrainerCallback):
     def train(self, until_the_end):
         """Train to the last step under watch; at the end of the run the trainer is as it was before."""
         trainer, args = self.trainer, self.trainer.args
-        self.finite, resumption = FiniteCheck(trainer), Resumption(trainer, self.checkpoint)
+        resumption = Resumption(trainer, self.checkpoint)
         interruption = until_the_end.enter_context(Interruption(trainer))
         until_the_end.callback(vars(args).update, dict(vars(args)))
         args.logging_nan_inf_filter = False  # it reports the mean of earlier losses in place of NaN

@@ -36,6 +36,7 @@ class TaskArguments:
         default=None,
         metadata={"help": "with muon: rate of embeddings, biases and gains; none is learning_rate", "above": 0},
     )
+    max_spikes: int | None = field(default=None, metadata={"help": "stop at one spike of the gradient more", "min": 0})
 
 
 def main(model_args, data_args, task_args, training_args):
@@ -97,6 +98,7 @@ def main(model_args, data_args, task_args, training_args):
         arguments=(model_args, data_args, task_args),
         data_summary=summary,
         extra_metrics=lambda trainer: {} if validation is None else pretraining_baselines(trainer, stores),
+        max_spikes=task_args.max_spikes,
     )
 
 

@@ -30,6 +30,7 @@ class TaskArguments:
         default=None,
         metadata={"help": "with muon: rate of embeddings, biases and gains; none is learning_rate", "above": 0},
     )
+    max_spikes: int | None = field(default=None, metadata={"help": "stop at one spike of the gradient more", "min": 0})
 
 
 def main(model_args, data_args, task_args, training_args):
@@ -93,6 +94,7 @@ def main(model_args, data_args, task_args, training_args):
         data_summary=source_facts(data_args, documents)
         | {"train": train.summary(), "validation": None if validation is None else validation.summary()},
         extra_metrics=baselines,
+        max_spikes=task_args.max_spikes,
         tokens_per_step=None if data_args.streaming else round(rows_per_step * train.tokens_per_row),
     )
 

@@ -61,8 +61,8 @@ class FiniteCheck(TrainerCallback):
     `clip_grad_norm_`, which Trainer calls once per update, also where it clips nothing.
     """
 
-    def __init__(self, trainer):
-        self.trainer = trainer
+    def __init__(self, trainer, max_spikes=None):
+        self.trainer, self.max_spikes = trainer, max_spikes
         self.losses, self.labels, self.norm = [], [], None
         self.recent_norms, self.quiet_until = deque(maxlen=SPIKE_WINDOW), 0
         self.updates, self.spikes, self.learned_something = 0, 0, False
@@ -110,9 +110,14 @@ class FiniteCheck(TrainerCallback):
                 "are made and whether truncation cuts all of them off"
             )
         rate = optimizer.param_groups[0]["lr"]
-        kept = list_checkpoints(self.trainer.args.output_dir)
         return DivergedError(
             f"loss {loss} and gradient norm {norm} at step {step}, learning rate {rate:g}: stopped before the update. "
+            f"{self._remedy()}"
+        )
+
+    def _remedy(self):
+        kept = list_checkpoints(self.trainer.args.output_dir)
+        return (
             f"{f'The last good checkpoint is {kept[-1]}. ' if kept else 'No checkpoint had been saved. '}"
             "Lower learning_rate, lengthen the warm-up, or lower max_grad_norm"
         )
@@ -123,6 +128,11 @@ class FiniteCheck(TrainerCallback):
             if norm > SPIKE_RATIO * median > 0:
                 self.spikes, self.quiet_until = self.spikes + 1, step + SPIKE_QUIET_STEPS
                 logger.warning("step %d: gradient norm %.3g, usually %.3g: a spike", step, norm, median)
+                if self.max_spikes is not None and self.spikes > self.max_spikes:
+                    raise DivergedError(
+                        f"spike {self.spikes} of the gradient norm ({norm:.3g}, usually {median:.3g}) at step {step}; "
+                        f"max_spikes is {self.max_spikes}: stopped before the update. {self._remedy()}"
+                    )
         self.recent_norms.append(norm)
 
     def require_sound_end(self):

@@ -100,6 +100,15 @@ def test_an_evaluation_loss_that_is_not_finite_does_not_end_green(tmp_path):
     assert read_json(tmp_path / "run.json")["status"] == "diverged"
 
 
+def test_a_spike_too_many_stops_the_run(tmp_path):
+    check = FiniteCheck(tiny_trainer(tmp_path), max_spikes=1)
+    spikes = (SPIKE_QUIET_STEPS + 5, 2 * SPIKE_QUIET_STEPS + 10)
+    with pytest.raises(DivergedError, match=f"spike 2 .*30, usually 1.* at step {spikes[1]}; max_spikes is 1"):
+        for step in range(4 * SPIKE_QUIET_STEPS):
+            check._report_spike(step, 30.0 if step in spikes else 1.0)
+    assert step == spikes[1]
+
+
 def test_a_spike_is_reported_once(tmp_path, caplog):
     check = FiniteCheck(types.SimpleNamespace())
     with caplog.at_level(logging.WARNING):
