@@ -231,7 +231,6 @@ def main():
         result["share_of_matmul_peak"] = {side: round(work / s, 3) for side, s in result["seconds"].items()}
         result["megabytes"] = {side: round(value) for side, value in memory[kind].items()}
         result["memory_ratio"] = round(memory[kind]["ours"] / memory[kind]["stock"], 3)
-    for kind, result in results.items():
         print(f"{kind}: {result['tokens']} tokens, {result['fill']:.0%} of the batch; {result['masked']} words masked")
         print(f"{'':28}{'stock':>10}{'ours':>10}")
         for row in ("seconds", "tokens_per_second", "share_of_matmul_peak", "megabytes"):
