@@ -41,10 +41,39 @@ def run_gpt(folder):
         ("", "perplexity per token", results["eval_perplexity"]),
         ("", "minimal pairs, accuracy (chance 0.5)", pairs["accuracy"]),
         ("", "largest difference of the logits after export", max(differences.values())),
-    ], {"curves": str(model / "curves.png"), "model": str(model)}
+    ], {"GPT": str(model), "curves": str(model / "curves.png")}
 
 
-STAGES = {"gpt": run_gpt}
+def run_bert(folder):
+    """Text -> WordPiece -> masked words and sentence pairs -> fine-tuning, beside the same model from scratch."""
+    from hftoolkit.export import check_export
+    from hftoolkit.recipes import finetune_glue, pretrain_bert
+
+    model, glue = folder / "bert", folder / "bert-glue"
+    _say("1. A small BERT, pretrained on masked words and sentence pairs")
+    results = _run(pretrain_bert, ["--config", "bert/quickstart", "--output_dir", str(model)])
+    _say("2. Fine-tuned: is a sentence acceptable? And the same model without pretraining")
+    tuning = ["--config", "bert/glue_quickstart", "--model_name_or_path", str(model), "--output_dir", str(glue)]
+    scores = _run(finetune_glue, tuning)["tasks"]["cola"]
+    _say("3. The checkpoint, loaded by a process that does not have hftoolkit")
+    differences = check_export(model)
+    unigram = results["baselines"]["unigram"]
+    correlation = {name: scores[name]["matthews_correlation"]["mean"] for name in ("model", "from_scratch")}
+    return [
+        ("BERT", "loss on held-out masked tokens, nats per token", results["eval_mlm_loss"]),
+        ("", "  unigram model on the same tokens", unigram["eval_mlm_loss"]),
+        ("", "accuracy of masked tokens", results["eval_mlm_accuracy"]),
+        ("", "  always the most frequent token", unigram["eval_mlm_accuracy"]),
+        ("", "next sentence or not, accuracy", results["eval_nsp_accuracy"]),
+        ("", "  always the more frequent answer", results["baselines"]["majority"]["eval_nsp_accuracy"]),
+        ("", "  shared words, logistic regression", results["baselines"]["word_overlap"]["eval_nsp_accuracy"]),
+        ("", "acceptable or not, Matthews correlation", correlation["model"]),
+        ("", "  the same model from scratch", correlation["from_scratch"]),
+        ("", "largest difference of the outputs after export", max(differences.values())),
+    ], {"BERT": str(model), "its curves": str(model / "curves.png"), "fine-tuned": str(glue / "cola" / "seed-0")}
+
+
+STAGES = {"gpt": run_gpt, "bert": run_bert}
 
 
 def main(stage="all", output_dir=None):
@@ -97,4 +126,4 @@ def _show(rows, paths, seconds):
         sys.stdout.write(f"{what:5}{measure:56}{value:>10.4g}\n")
     sys.stdout.write(f"\nin {seconds:.0f} seconds\n")
     for name, path in paths.items():
-        sys.stdout.write(f"{name:8}{path}\n")
+        sys.stdout.write(f"{name:12}{path}\n")

@@ -16,6 +16,7 @@ from hftoolkit.arguments import DataArguments, ModelArguments, parse_arguments
 from hftoolkit.errors import one_line_errors
 
 SHARE_OF_LONG_ROWS = 0.1  # of the steps, the last ones: Devlin et al. 2018, Appendix A.2
+EVALUATED_PROBABILITY = 0.15  # the paper's, whatever share a run masks to learn, so that losses can be compared
 
 
 @dataclass
@@ -25,7 +26,7 @@ class TaskArguments:
     next_sentence: bool = field(default=True, metadata={"help": "pairs of segments and the second objective"})
     masking: Literal["token", "whole_word", "span"] = field(default="token", metadata={"help": "what is masked"})
     masking_probability: float = field(
-        default=0.15, metadata={"help": "share of the tokens to predict", "above": 0, "below": 1}
+        default=0.15, metadata={"help": "share of the tokens masked in training", "above": 0, "below": 1}
     )
     short_sequence_probability: float = field(
         default=0.1, metadata={"help": "share of the pairs made shorter", "min": 0, "max": 1}
@@ -73,7 +74,9 @@ def main(model_args, data_args, task_args, training_args):
     lengths = [task_args.max_length] + ([task_args.long_length] if task_args.long_length else [])
     train = phases_of([rows("train", length) for length in lengths], training_args, SHARE_OF_LONG_ROWS)
     validation = rows("validation", task_args.max_length) if "validation" in stores else None
-    masks = dict(probability=task_args.masking_probability, unit=task_args.masking, seed=training_args.seed)
+    masks = dict(unit=task_args.masking, seed=training_args.seed)
+    shares = task_args.masking_probability, EVALUATED_PROBABILITY
+    collators = [MaskedLanguageModeling(tokenizer, probability=share, **masks) for share in shares]
 
     # 3. Model.
     set_seed(training_args.seed)
@@ -84,7 +87,8 @@ def main(model_args, data_args, task_args, training_args):
     trainer = BertPretrainingTrainer(
         model=model,
         args=training_args,
-        data_collator=MaskedLanguageModeling(tokenizer, **masks),
+        data_collator=collators[0],
+        eval_collator=collators[1],
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,

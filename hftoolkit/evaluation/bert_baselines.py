@@ -11,7 +11,7 @@ def pretraining_baselines(trainer, stores):
     """Both baselines on the very tokens and pairs that a trainer evaluates on.
 
     Args:
-        trainer: with train_dataset, eval_dataset and a data_collator that masks, each row alike in any batch.
+        trainer: with train_dataset, eval_dataset and an eval_collator that masks, each row alike in any batch.
         stores: {"train": SentenceStore, ...}.
 
     Returns:
@@ -19,7 +19,7 @@ def pretraining_baselines(trainer, stores):
     """
     rows, vocab_size, labels = trainer.eval_dataset, len(trainer.processing_class), []
     for begin in range(0, len(rows), 64):
-        batch = trainer.data_collator([rows[index] for index in range(begin, min(begin + 64, len(rows)))])
+        batch = trainer.eval_collator([rows[index] for index in range(begin, min(begin + 64, len(rows)))])
         labels.append(batch["labels"][batch["labels"] != -100].numpy())
     unigram = masked_unigram_baseline(stores["train"].tokens, np.concatenate(labels), vocab_size)
     baselines = {

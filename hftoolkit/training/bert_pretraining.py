@@ -69,10 +69,14 @@ class BertPretrainingTrainer(Trainer):
     """Trains a head with the losses of masked tokens and of sentence pairs, or of masked tokens alone.
 
     Rows come in the order of the data set, which shuffles itself (hftoolkit.data.training_rows).
+
+    Args:
+        eval_collator: masks the rows of an evaluation; None is data_collator.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args, eval_collator=None, **kwargs):
         super().__init__(*args, **kwargs)
+        self.eval_collator = self.data_collator if eval_collator is None else eval_collator
         self.args.remove_unused_columns = False  # the collator reads what the model does not: the number of the row
         self.add_callback(LossParts())
         self._pairs = None
@@ -123,7 +127,7 @@ class BertPretrainingTrainer(Trainer):
         sums = torch.zeros(len(Totals.__dataclass_fields__), dtype=torch.float64)
         was_training = model.training
         model.eval()
-        loader = DataLoader(dataset, self.args.per_device_eval_batch_size, collate_fn=self.data_collator)
+        loader = DataLoader(dataset, self.args.per_device_eval_batch_size, collate_fn=self.eval_collator)
         self.callback_handler.eval_dataloader = loader  # progress bars ask how long it is
         for batch in loader:
             sums += self._sums(model, self._prepare_inputs(batch))

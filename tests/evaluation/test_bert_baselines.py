@@ -72,7 +72,7 @@ def test_both_under_the_names_of_the_metrics(with_pairs):
     if not with_pairs:
         validation = [{"input_ids": row["input_ids"]} for row in validation]
     trainer = SimpleNamespace(
-        train_dataset=train, eval_dataset=validation, data_collator=collate, processing_class=range(500)
+        train_dataset=train, eval_dataset=validation, eval_collator=collate, processing_class=range(500)
     )
     stores = {"train": SimpleNamespace(tokens=np.concatenate([row["input_ids"] for row in train]))}
     found = pretraining_baselines(trainer, stores)["baselines"]

@@ -128,3 +128,16 @@ def test_rows_come_in_the_order_of_the_data(tmp_path):
     trainer = tiny_trainer(tmp_path)
     first = next(iter(trainer.get_train_dataloader()))
     assert torch.equal(first["labels"], collate(tiny_rows()[:4])["labels"])
+
+
+def test_an_evaluation_can_mask_otherwise_than_the_training(tmp_path):
+    """Only the first masked token of each row is asked for."""
+
+    def fewer(rows):
+        batch = collate(rows)
+        batch["labels"][:, 2:] = -100
+        return batch
+
+    trainer = tiny_trainer(tmp_path)
+    trainer.eval_collator = fewer
+    assert trainer.evaluate()["eval_masked_tokens"] == 10
