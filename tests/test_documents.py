@@ -59,16 +59,18 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch):
     argv = words[words.index(script) + 1 :] if script else words[3:]
     assert recipe in RECIPES
     monkeypatch.chdir(tmp_path)
-    for name in ("runs/gpt", "runs/gpt-tiny"):  # what an earlier command of the document makes
+    made = [f"runs/{model}{size}" for model in ("gpt", "bert") for size in ("", "-tiny")]
+    for name in made:  # what an earlier command of the document makes
         Path(name).mkdir(parents=True)
         (Path(name) / "config.json").write_text('{"model_type": "hft_gpt"}')
     for name in ("DATA", "data.txt", "corpus.txt"):
         Path(name).write_text("text")
-    for name in ("runs/gpt", "runs/gpt-tiny"):
+    for name in made:
         if f"--output_dir {name}" in command:
             (Path(name) / "config.json").unlink()
     argv = ["./DATA" if word == "DATA" else word for word in argv]
-    parse(recipe, [*argv, "--use_cpu"] if "gpt/gpt2" in argv else argv)  # bf16 asks for a GPU or this flag
+    needs_flag = {"gpt/gpt2", "bert/base", "bert/large"} & set(argv)  # bf16 asks for a GPU or --use_cpu
+    parse(recipe, [*argv, "--use_cpu"] if needs_flag else argv)
 
 
 def test_every_recipe_and_config_is_in_the_readme():
@@ -95,7 +97,7 @@ def test_the_file_tree_of_the_readme_exists():
 def test_stages_of_the_quickstart():
     from hftoolkit.errors import UserError
 
-    with pytest.raises(UserError, match="no stage 'gtp'; the stages are all, gpt"):
+    with pytest.raises(UserError, match="no stage 'gtp'; the stages are all, gpt, bert"):
         quickstart.main("gtp")
     assert callable(cli.main)
 
