@@ -129,7 +129,7 @@ def _read_hub(name, data_args) -> dict[str, list[dict]]:
     task, rows = TASKS[name], {}
     for config in (name, "ax") if name == "mnli" else (name,):
         wanted = {"dataset": data_args.dataset, "dataset_config": config, "streaming": False}
-        found = hub._fetch(SimpleNamespace(**wanted, dataset_revision=data_args.dataset_revision))
+        found = hub.fetch(SimpleNamespace(**wanted, dataset_revision=data_args.dataset_revision))
         for split, part in found.items():
             own = "ax" if config == "ax" else split.removesuffix("_matched")
             place = f"{data_args.dataset}, {config}, {split}"

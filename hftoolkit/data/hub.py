@@ -23,7 +23,7 @@ def load_from_hub(data_args) -> dict[str, Dataset | IterableDataset]:
         HubError: the Hub cannot be reached, or does not have the data set.
         DataError: a configuration has to be chosen, there is no split train, or texts are missing.
     """
-    found = _fetch(data_args)
+    found = fetch(data_args)
     splits = {}
     for split, names in SPLIT_NAMES.items():
         name = next((name for name in names if name in found), None)
@@ -36,7 +36,15 @@ def load_from_hub(data_args) -> dict[str, Dataset | IterableDataset]:
     return splits
 
 
-def _fetch(data_args):
+def fetch(data_args):
+    """The data set as the Hub has it; its errors become one line each.
+
+    Args:
+        data_args: dataset, dataset_config, dataset_revision and streaming are read.
+
+    Raises:
+        HubError: the Hub cannot be reached, or does not have the data set.
+    """
     name = data_args.dataset
     try:
         return load_dataset(

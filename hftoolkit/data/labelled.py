@@ -106,7 +106,7 @@ def files_by_split(source: Path, suffixes: tuple[str, ...]) -> dict[str, list[Pa
 
 def _from_hub(data_args) -> Iterator[tuple[str, Dataset]]:
     wanted = SimpleNamespace(**vars(data_args), streaming=False)
-    found = hub._fetch(wanted)
+    found = hub.fetch(wanted)
     named = {split: [name for name in names if name in found] for split, names in SPLIT_NAMES.items()}
     if not named["train"]:
         raise DataError(f"{data_args.dataset} has no split train, only {', '.join(found)}")

@@ -178,7 +178,7 @@ def hub_splits(config):
 
 def test_from_the_hub(monkeypatch):
     asked = []
-    monkeypatch.setattr(hub, "_fetch", lambda wanted: asked.append(vars(wanted)) or hub_splits(wanted.dataset_config))
+    monkeypatch.setattr(hub, "fetch", lambda wanted: asked.append(vars(wanted)) or hub_splits(wanted.dataset_config))
     splits, summary = load_task("mnli", arguments("nyu-mll/glue", dataset_revision="abc"))
     assert set(splits) == {"train", "validation", "validation_mismatched", "test", "test_mismatched", "ax"}
     assert splits["validation"][0] == {"idx": 5, "sentence1": "A.", "sentence2": "", "label": 2}
@@ -200,7 +200,7 @@ def test_from_the_hub(monkeypatch):
 def test_a_hub_data_set_of_another_kind(monkeypatch, change, message):
     splits = {config: hub_splits(config) for config in ("mnli", "ax")}
     splits["mnli"]["train"] = change(splits["mnli"]["train"])
-    monkeypatch.setattr(hub, "_fetch", lambda wanted: splits[wanted.dataset_config])
+    monkeypatch.setattr(hub, "fetch", lambda wanted: splits[wanted.dataset_config])
     with pytest.raises(DataError, match=message):
         load_task("mnli", arguments("nyu-mll/glue"))
 

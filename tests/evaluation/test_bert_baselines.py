@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from hftoolkit.evaluation.bert_baselines import (
-    logistic_regression,
     masked_unigram_baseline,
     overlap_baseline,
     pretraining_baselines,
@@ -55,12 +54,11 @@ def test_overlap_reads_no_more_than_asked():
     assert overlap_baseline(pairs(50, 3, 0), pairs(50, 3, 1), max_pairs=20)["pairs"] == 20
 
 
-def test_logistic_regression_finds_its_weights():
-    rng = np.random.default_rng(0)
-    features = rng.normal(size=(5000, 2))
-    chance = 1 / (1 + np.exp(-(0.5 + 2 * features[:, 0] - features[:, 1])))
-    weights = logistic_regression(features, rng.random(5000) < chance)
-    assert weights == pytest.approx([0.5, 2, -1], abs=0.15)
+def test_overlap_of_one_answer_only():
+    """A training part without neighbours, or without strangers, leaves nothing to weigh."""
+    rows = [row | {"next_sentence_label": 1} for row in pairs(50, 3, 0)]
+    found = overlap_baseline(rows, pairs(50, 3, 1))
+    assert found["overlap_accuracy"] == found["majority_accuracy"]
 
 
 @pytest.mark.parametrize("with_pairs", [True, False])
