@@ -1,4 +1,4 @@
-"""A small BERT pretrained on encyclopedia articles within an hour of one CPU core: both losses against their baselines.
+"""A small BERT pretrained on encyclopedia articles on one CPU core: both losses against their baselines.
 
     python benchmarks/bert_pretraining.py --articles wiki_articles.txt --wikitext wikitext-2-raw --output_dir runs/wiki [--quick]
 

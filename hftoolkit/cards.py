@@ -27,6 +27,7 @@ PIPELINE_TAGS = {
     "ImageClassification": "image-classification",
 }
 TASKS = (*PIPELINE_TAGS, "PreTraining", "NextSentencePrediction", "MultipleChoice")  # with an Auto class of their own
+TABLES = ("config", "tokenizer", "data", "given", "hyperparameters", "results", "baselines", "versions", "hardware")
 COUNTED = ("documents", "tokens")  # may also be given the other way round: {"documents": {"train": 900}}
 # Numbers among the results that say how the run went, not how good the model is.
 NOT_A_METRIC = re.compile(r"train_.*|epoch|.*steps|.*tokens|.*_(runtime|per_second|seconds|flos)")
@@ -180,30 +181,9 @@ def _clean(value):
 
 def _arrange(facts):
     """The names that templates use, from the facts of a run."""
-    tables = (
-        "config",
-        "tokenizer",
-        "data",
-        "given",
-        "hyperparameters",
-        "results",
-        "baselines",
-        "versions",
-        "hardware",
-    )
-    known = facts | {name: facts[name] if isinstance(facts.get(name), dict) else {} for name in tables}
+    known = facts | {name: facts[name] if isinstance(facts.get(name), dict) else {} for name in TABLES}
     data, results = known["data"], known["results"]
-    named = {
-        split: {
-            kind: count for kind, count in counts.items() if isinstance(count, int) and not isinstance(count, bool)
-        }
-        for split, counts in data.items()
-        if isinstance(counts, dict) and split not in COUNTED
-    }
-    for kind in COUNTED:
-        for split, count in data[kind].items() if isinstance(data.get(kind), dict) else ():
-            named.setdefault(split, {})[kind] = count
-    named = {split: counts for split, counts in named.items() if counts}
+    named = _counts(data)
     baselines = known["baselines"] or results.get("baselines", {})
     known["baselines"] = {name: found for name, found in baselines.items() if isinstance(found, dict)}
     known["results"] = {
@@ -231,6 +211,19 @@ def _arrange(facts):
         "chosen": known["hyperparameters"] or known["given"],
         "start": start,
     }
+
+
+def _counts(data):
+    """The numbers of each split, such as {"train": {"documents": 900}}."""
+    found = {
+        split: dict(counts) for split, counts in data.items() if isinstance(counts, dict) and split not in COUNTED
+    }
+    for kind in COUNTED:
+        for split, count in data[kind].items() if isinstance(data.get(kind), dict) else ():
+            found.setdefault(split, {})[kind] = count
+    for split, counts in found.items():
+        found[split] = {kind: count for kind, count in counts.items() if type(count) is int}
+    return {split: counts for split, counts in found.items() if counts}
 
 
 def _metadata(known):

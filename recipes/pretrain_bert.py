@@ -65,10 +65,10 @@ def main(model_args, data_args, task_args, training_args):
     stores = {split: tokenize_sentences(documents[split], tokenizer, **options) for split in used}
 
     def rows(split, length):
+        options = dict(seed=training_args.seed, redraw=split == "train")
         if not task_args.next_sentence:
-            return FullSentences(stores[split], tokenizer, length, seed=training_args.seed)
-        short = task_args.short_sequence_probability
-        options = dict(seed=training_args.seed, short_sequence_probability=short)
+            return FullSentences(stores[split], tokenizer, length, **options)
+        options["short_sequence_probability"] = task_args.short_sequence_probability
         return NextSentencePairs(stores[split], tokenizer, length, **options)
 
     lengths = [task_args.max_length] + ([task_args.long_length] if task_args.long_length else [])

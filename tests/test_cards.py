@@ -191,3 +191,25 @@ def test_f66_a_card_that_fails_says_so_and_leaves_the_old_one(tmp_path):
     with pytest.raises(CardError, match="FileNotFoundError"):
         write_card(tmp_path / "nothing", "gpt", FACTS)
     assert (tmp_path / "README.md").read_text() == "old"
+
+
+def test_examples_are_counted_as_documents_are(tmp_path):
+    facts = {"data": {"name": "glue", "train": {"examples": 3668, "empty_sides": 0}, "validation": {"examples": 408}}}
+    card = render_card("bert", facts | {"model_class": "BertForSequenceClassification"})
+    assert "| split | examples | empty sides |" in card and "| train | 3,668 | 0 |" in card
+    assert "| validation | 408 | not measured |" in card
+
+
+@pytest.mark.parametrize(
+    "task", ["PreTraining", "MaskedLM", "MultipleChoice", "QuestionAnswering", "TokenClassification"]
+)
+def test_the_card_of_an_encoder_names_its_auto_class(task):
+    assert f"AutoModelFor{task}.from_pretrained(model_id" in render_card("bert", {"model_class": f"HftBertFor{task}"})
+
+
+def test_a_stock_checkpoint_needs_no_remote_code():
+    ours, stock = (
+        render_card("bert", {"config": {"model_type": "bert"} | more, "model_class": "BertForMaskedLM"})
+        for more in ({"auto_map": {"AutoConfig": "modeling_bert.HftBertConfig"}}, {})
+    )
+    assert "trust_remote_code" in ours and "trust_remote_code" not in stock

@@ -63,11 +63,12 @@ def test_large_vocabularies_take_four_bytes(documents, tokenizer, tmp_path, monk
 
 
 def test_is_made_once(documents, tokenizer, tmp_path, monkeypatch):
-    make(documents, tokenizer, tmp_path)
+    first = make(documents, tokenizer, tmp_path)
     tokenizer.padding_side, kept = "left", tokenizer.padding_side  # decides no id of a store
     monkeypatch.setattr(token_store, "_write", None)
-    make(documents, tokenizer, tmp_path)
+    again = make(documents, tokenizer, tmp_path)
     tokenizer.padding_side = kept
+    assert again.folder == first.folder and np.array_equal(again.tokens, first.tokens)
 
 
 def test_other_texts_tokenizers_and_rules_have_other_stores(documents, tokenizer, tmp_path):
