@@ -25,8 +25,14 @@ PIPELINE_TAGS = {
     "MaskedLM": "fill-mask",
     "QuestionAnswering": "question-answering",
     "ImageClassification": "image-classification",
+    "Seq2SeqLM": "text-generation",
 }
 TASKS = (*PIPELINE_TAGS, "PreTraining", "NextSentencePrediction", "MultipleChoice")  # with an Auto class of their own
+OTHER_NAMES = {  # of heads whose Auto class is called otherwise
+    "TaskClassification": "MultipleChoice",
+    "ConditionalGeneration": "Seq2SeqLM",
+    "PrefixLM": "CausalLM",
+}
 TABLES = ("config", "tokenizer", "data", "given", "hyperparameters", "results", "baselines", "versions", "hardware")
 COUNTED = ("documents", "tokens")  # may also be given the other way round: {"documents": {"train": 900}}
 # Numbers among the results that say how the run went, not how good the model is.
@@ -36,6 +42,8 @@ METRIC_NOTES = {
     "mlm_loss": "nats per masked token, lower is better",
     "mlm_perplexity": "per masked token, lower is better",
     "mlm_accuracy": "of masked tokens, higher is better",
+    "text_loss": "nats per target token of text, lower is better",
+    "text_accuracy": "of the target tokens of text, higher is better",
     "nsp_loss": "nats per pair, lower is better",
     "nsp_accuracy": "of pairs, higher is better",
     "perplexity": "per token, lower is better",
@@ -192,7 +200,7 @@ def _arrange(facts):
         if isinstance(value, int | float) and not isinstance(value, bool) and not NOT_A_METRIC.fullmatch(name)
     }
     task = re.sub("^.*For", "", str(facts.get("model_class") or ""))
-    task = "MultipleChoice" if task == "TaskClassification" else task  # GPT's, which has no Auto class of its own
+    task = OTHER_NAMES.get(task, task)
     name = str(facts.get("name") or facts.get("architecture") or "model")
     start = known["given"].get("model_name_or_path")
     return known | {

@@ -10,8 +10,11 @@ import numpy as np
 
 from hftoolkit.errors import DataError
 
+from .denoising import Mixture
+from .denoising_bart import permute_sentences
 from .epochs import DrawnRows
 from .full_sentences import cut_at_sentences
+from .token_store import tokenize_sentences
 
 LAYOUTS = ("across", "document")
 
@@ -131,3 +134,27 @@ class DenoisingRows(DrawnRows):
             "row_length": self.row_length,
             "layout": self.layout,
         }
+
+
+def rows_of_documents(documents, tokenizer, objective, row_length, *, seed, layout="across", num_workers=None):
+    """Rows of the splits train and validation, from documents tokenised once into stores on disk.
+
+    Documents are cut into sentences only where the objective asks where they begin; elsewhere every character counts.
+
+    Args:
+        documents: data sets by split, with a column `text`.
+        num_workers: processes that tokenise.
+
+    Returns:
+        {split: DenoisingRows}; those of the validation data, where there are some, are the same at every pass.
+    """
+    parts = objective.objectives if isinstance(objective, Mixture) else (objective,)
+    sentences = any(part.reorder is permute_sentences for part in parts)
+    rows = {}
+    for split in ("train", "validation"):
+        if split in documents:
+            splitter = "rules" if sentences else "none"
+            store = tokenize_sentences(documents[split], tokenizer, splitter=splitter, num_workers=num_workers)
+            options = dict(seed=seed, layout=layout, sentences=sentences, redraw=split == "train")
+            rows[split] = DenoisingRows(store, row_length, **options)
+    return rows

@@ -30,7 +30,7 @@ from .sentences import split_lines, split_sentences
 from .text import fingerprint
 
 STORE_VERSION = 1  # part of the name: raise it when the files, or the rules of sentences.py, change
-SPLITTERS = {"rules": split_sentences, "lines": split_lines}
+SPLITTERS = {"rules": split_sentences, "lines": split_lines, "none": lambda text: [text]}
 BATCH_CHARACTERS = 400_000  # tokenised at a time, which bounds the memory
 _FILES = {"tokens": None, "sentence_offsets": "int64", "document_offsets": "int64"}
 
@@ -74,7 +74,8 @@ def tokenize_sentences(documents, tokenizer, *, cache_dir=None, num_workers=None
         documents: a datasets.Dataset with a column `text`; a streamed one is read twice.
         cache_dir: where stores are kept; by default the cache folder of datasets.
         num_workers: processes; None is one, in which the tokenizer may use several threads.
-        splitter: "rules" (sentences.py), or "lines" for text with one sentence per line.
+        splitter: "rules" (sentences.py), "lines" for text with one sentence per line, or "none": a document is one
+            sentence, and every character of it is tokenised.
 
     Returns:
         The SentenceStore.

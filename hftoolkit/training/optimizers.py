@@ -1,11 +1,15 @@
 """Optimizers that Trainer does not have, with the parameter groups language models use.
 
 Paper: Muon is Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/; its scaling to AdamW's update size
-(0.2 * sqrt(max(rows, columns))) is Liu et al. 2025, https://arxiv.org/abs/2502.16982, Section 2.2.
+(0.2 * sqrt(max(rows, columns))) is Liu et al. 2025, https://arxiv.org/abs/2502.16982, Section 2.2. Adafactor is Shazeer
+and Stern 2018, https://arxiv.org/abs/1804.04235, with the schedule of Raffel et al. 2020, "T5",
+https://arxiv.org/abs/1910.10683, Section 3.1.2. AdamW scaled by the size of each parameter is that of nanoT5: Nawrot
+2023, https://arxiv.org/abs/2309.02373, Section 3.
 """
 
 import torch
 from torch import nn
+from transformers import Adafactor
 
 
 def parameter_groups(model, weight_decay):
@@ -133,11 +137,58 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self._share_groups()
 
 
+class ScaledAdamW(torch.optim.AdamW):
+    """AdamW whose rate is relative: each parameter's step is multiplied by its root mean square, at least 1e-3.
+
+    It is what Adafactor does to the rate, and lets one rate suit embeddings of size 1 and matrices of size 0.03. Weight
+    decay keeps the plain rate, as in nanoT5 (nanoT5/utils/copied_utils.py, AdamWScale).
+    """
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        with torch.enable_grad():
+            loss = None if closure is None else closure()
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            if parameters:
+                self._update(parameters, group)
+        return loss
+
+    def _update(self, parameters, group):
+        """Moments, bias correction, a step in proportion to each parameter, and decoupled weight decay."""
+        gradients, (beta1, beta2) = [p.grad for p in parameters], group["betas"]
+        for p in parameters:
+            if not self.state[p]:
+                self.state[p] = {"step": 0, "exp_avg": torch.zeros_like(p), "exp_avg_sq": torch.zeros_like(p)}
+            self.state[p]["step"] += 1
+        means, squares = ([self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq"))
+        torch._foreach_lerp_(means, gradients, 1 - beta1)
+        torch._foreach_mul_(squares, beta2)
+        torch._foreach_addcmul_(squares, gradients, gradients, 1 - beta2)
+        sizes = [norm / p.numel() ** 0.5 for norm, p in zip(torch._foreach_norm(parameters), parameters, strict=True)]
+        denominators = torch._foreach_sqrt(squares)
+        torch._foreach_add_(denominators, group["eps"])
+        updates = torch._foreach_div(means, denominators)
+        steps = [self.state[p]["step"] for p in parameters]
+        scales = [group["lr"] * (1 - beta2**n) ** 0.5 / (1 - beta1**n) for n in steps]
+        torch._foreach_mul_(updates, [size.clamp(min=1e-3) * k for size, k in zip(sizes, scales, strict=True)])
+        torch._foreach_sub_(parameters, updates)
+        if group["weight_decay"]:
+            torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+
+
+def inverse_square_root(optimizer, constant_steps):
+    """T5's schedule: the optimizer's rate for `constant_steps` steps, then sqrt(constant_steps / n) of it at step n."""
+    first = max(constant_steps, 1)
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: (first / max(n, first)) ** 0.5)
+
+
 def make_optimizer(name, model, args, adamw_learning_rate=None):
     """The optimizer `name` with the rates of TrainingArguments; pass it to Trainer as `optimizers=(it, None)`.
 
     Args:
-        name: "adamw" or "muon".
+        name: "adamw", "muon", "adafactor" (steps in proportion to the parameter, no momentum, as T5's) or "adamw_rms"
+            (steps in proportion to the parameter, as nanoT5's).
         args: learning_rate, weight_decay, adam_beta1, adam_beta2 and adam_epsilon are read.
         adamw_learning_rate: with Muon, the rate of what AdamW updates; None is learning_rate.
 
@@ -152,4 +203,25 @@ def make_optimizer(name, model, args, adamw_learning_rate=None):
         return MuonWithAdamW(
             model, args.learning_rate, adamw_learning_rate, args.weight_decay, betas, args.adam_epsilon
         )
-    raise ValueError(f'optimizer must be "adamw" or "muon", got {name!r}')
+    if name == "adamw_rms":
+        groups = parameter_groups(model, args.weight_decay)
+        return ScaledAdamW(groups, lr=args.learning_rate, betas=betas, eps=args.adam_epsilon)
+    if name == "adafactor":
+        groups = parameter_groups(model, args.weight_decay)
+        return Adafactor(groups, lr=args.learning_rate, relative_step=False, scale_parameter=True)
+    raise ValueError(f'optimizer must be "adamw", "muon", "adafactor" or "adamw_rms", got {name!r}')
+
+
+def optimizer_and_schedule(name, model, args, adamw_learning_rate=None):
+    """What make_optimizer gives, with T5's schedule where Adafactor meets lr_scheduler_type inverse_sqrt, else None.
+
+    In T5's the warmup_steps are steps at the full rate. Trainer makes every other schedule by itself, also inverse_sqrt
+    with a linear warm-up for the other optimizers.
+
+    Returns:
+        The pair that Trainer takes as `optimizers`.
+    """
+    optimizer = make_optimizer(name, model, args, adamw_learning_rate)
+    if name != "adafactor" or args.lr_scheduler_type != "inverse_sqrt":
+        return optimizer, None
+    return optimizer, inverse_square_root(optimizer, args.get_warmup_steps(args.max_steps))
