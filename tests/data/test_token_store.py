@@ -115,7 +115,7 @@ def test_documents_without_a_token(tokenizer, tmp_path):
 
 
 def test_an_unknown_splitter(documents, tokenizer, tmp_path):
-    with pytest.raises(ValueError, match="rules, lines, got 'nltk'"):
+    with pytest.raises(ValueError, match="rules, lines, none, got 'nltk'"):
         make(documents, tokenizer, tmp_path, splitter="nltk")
 
 
