@@ -12,18 +12,18 @@ FUSED = {"gelu_new": "gelu_pytorch_tanh"}
 
 
 class FeedForward(nn.Module):
-    """Two linear layers with a non-linearity between them."""
+    """Two linear layers with a non-linearity between them; dropout is of the output, inner_dropout between the two."""
 
-    def __init__(self, hidden_size, intermediate_size, hidden_act, dropout=0.0):
+    def __init__(self, hidden_size, intermediate_size, hidden_act, dropout=0.0, inner_dropout=0.0):
         super().__init__()
         self.up_proj = nn.Linear(hidden_size, intermediate_size)
         self.activation = ACT2FN[FUSED.get(hidden_act, hidden_act)]
         self.down_proj = nn.Linear(intermediate_size, hidden_size)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.inner_dropout = nn.Dropout(dropout), nn.Dropout(inner_dropout)
 
     def forward(self, hidden):
         """Map every position by itself; (..., D) to (..., D)."""
-        return self.dropout(self.down_proj(self.activation(self.up_proj(hidden))))
+        return self.dropout(self.down_proj(self.inner_dropout(self.activation(self.up_proj(hidden)))))
 
 
 class PredictionTransform(nn.Module):

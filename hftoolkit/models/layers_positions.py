@@ -19,6 +19,32 @@ def positions_from_mask(attention_mask):
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
+def sinusoids(positions, size, in_halves=False):
+    """Vaswani et al. 2017, Section 3.5: sine and cosine of the position at wavelengths from 2 pi to 10000 * 2 pi.
+
+    Computed wherever it is wanted, in double precision where the device has it: right at every position, and nothing that
+    a checkpoint could lack.
+
+    Args:
+        positions: whole numbers, (...).
+        size: how many numbers say where a token stands; even.
+        in_halves: whether all sines come before all cosines, and not each beside its own.
+
+    Returns:
+        (..., size), float32.
+
+    Example (size 4):
+        positions  0             1
+        result     0 1 0 1       0.8415 0.5403 0.0100 0.9999
+        in halves  0 0 1 1       0.8415 0.0100 0.5403 0.9999
+    """
+    precise = torch.float32 if positions.device.type == "mps" else torch.float64
+    exponents = torch.arange(0, size, 2, device=positions.device, dtype=precise) / size
+    angles = positions.unsqueeze(-1) * 10000.0**-exponents  # (..., size / 2)
+    parts = [angles.sin().float(), angles.cos().float()]
+    return torch.cat(parts, dim=-1) if in_halves else torch.stack(parts, dim=-1).flatten(-2)
+
+
 def document_lengths(position_ids):
     """Lengths of the documents packed into rows, in reading order.
 

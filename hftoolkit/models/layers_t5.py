@@ -234,14 +234,15 @@ class _BiasedAttention(torch.autograd.Function):
         return d_query, d_key, d_value, d_bias.to(bias.dtype)
 
 
-def grouped_attention(query, key, value, groups, dropout=0.0):
-    """Attention without scaling between sequences that lie in flat rows: no padding, no look across a boundary.
+def grouped_attention(query, key, value, groups, dropout=0.0, scaling=1.0):
+    """Attention between sequences that lie in flat rows: no padding, no look across a boundary.
 
     Args:
         query: (1, H, N, D); key and value: (1, H, M, D).
         groups: (query sizes, key sizes, calls). The sizes cut the rows into pieces; call i takes piece i of the
             queries, n sequences of length T, and a piece of the keys, n sequences of length S, as (n, T, S, number of
             that piece, what is added to the scores or None).
+        scaling: what the scores are multiplied by; 1 where something that is trained is added to them.
 
     Returns:
         (1, N, H, D).
@@ -257,6 +258,7 @@ def grouped_attention(query, key, value, groups, dropout=0.0):
         if mask is not None and mask.requires_grad and not dropout and q.device.type == "cpu":
             out = _BiasedAttention.apply(q, k, v, mask)
         else:
-            out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=1.0)
+            options = dict(attn_mask=mask, dropout_p=dropout, scale=scaling)
+            out = nn.functional.scaled_dot_product_attention(q, k, v, **options)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * T, H, D)
     return torch.cat(outputs).unsqueeze(0)

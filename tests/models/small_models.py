@@ -23,14 +23,19 @@ BERT |= dict.fromkeys(BERT_DROPOUT, 0.0)
 T5 = SIZES | dict(num_labels=3, pad_token_id=PAD, head_dim=6, num_decoder_layers=3, intermediate_size=48)
 T5 |= dict(relative_attention_max_distance=20) | dict.fromkeys(BERT_DROPOUT, 0.0)
 T5_1_0 = dict(hidden_act="relu", is_gated=False, tie_word_embeddings=True)
+TRANSFORMER = SIZES | dict(pad_token_id=PAD, intermediate_size=48, label_smoothing=0.0)
+TRANSFORMER_DROPOUT = [f"{part}_dropout_prob" for part in ("hidden", "attention_probs", "activation")]
+TRANSFORMER |= dict.fromkeys(TRANSFORMER_DROPOUT, 0.0)
+PRE_NORM = dict(norm_position="pre", position_layout="halves", num_decoder_layers=3)
 
 SMALL = {  # architecture -> variant -> config without dropout
     "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
     "bert": {"bert": BERT},
     "t5": {"t5_1.0": T5 | T5_1_0, "t5_1.1": T5},
+    "transformer": {"transformer_post": TRANSFORMER, "transformer_pre": TRANSFORMER | PRE_NORM},
 }
 DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
-DROPOUT["t5"] = DROPOUT["bert"]
+DROPOUT |= {"t5": DROPOUT["bert"], "transformer": dict.fromkeys(TRANSFORMER_DROPOUT, 0.5)}
 ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
     "": ("k_proj.bias",),
     "AutoModelForQuestionAnswering": ("qa_outputs.bias", "layers.1.mlp_norm.bias"),
@@ -40,7 +45,11 @@ CAUSAL = ("gpt",)
 UNSCALED = (
     "t5",
 )  # nothing divides the scores of the attention: with random weights numerical noise is ten times larger
-READS_AND_WRITES = ("t5-AutoModel", "AutoModelForSeq2SeqLM")  # heads that take decoder_input_ids
+READS_AND_WRITES = (
+    "t5-AutoModel",
+    "transformer-AutoModel",
+    "AutoModelForSeq2SeqLM",
+)  # heads that take decoder_input_ids
 LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict
     "AutoModelForCausalLM": lambda ids, mask: dict(labels=ids.masked_fill((mask == 0) | (mask.cumsum(-1) == 1), -100)),
     # One word in each row: without num_pairs_in_batch, which Trainer does not know, the words tell what a pair weighs.

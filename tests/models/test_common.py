@@ -87,6 +87,25 @@ BAD = {  # config values that must be refused by name
         ),
         dict(label_smoothing=1.0),
     ],
+    "transformer": [
+        *(
+            {name: value}
+            for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
+            for value in (0, 2.5, "8", True)
+        ),
+        *({name: 0} for name in ("intermediate_size", "num_decoder_layers")),
+        dict(num_attention_heads=5),
+        dict(hidden_act="gelou"),
+        dict(norm_position="middle"),
+        dict(position_layout="shuffled"),
+        *({name: value} for name in ("layer_norm_eps", "z_loss") for value in (-1, float("nan"))),
+        *(
+            {name: value}
+            for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "activation_dropout_prob")
+            for value in (1.0, -0.1, float("nan"))
+        ),
+        dict(label_smoothing=1.0),
+    ],
 }
 
 

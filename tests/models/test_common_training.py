@@ -184,10 +184,10 @@ def test_a_trained_prefix_is_read_in_training_too(head):
     plain, inputs = head.model(), head.labelled(batch())
     task = "SEQ_2_SEQ_LM" if head.writes else "CAUSAL_LM"
     options = dict(task_type=task, num_virtual_tokens=3)
-    if head.architecture == "t5":  # which PEFT would take from hidden_size and num_hidden_layers
-        sizes = plain.config
+    sizes = plain.config  # of which PEFT would take hidden_size and num_hidden_layers
+    options |= dict(num_layers=sizes.num_decoder_layers) if head.writes else {}
+    if head.architecture == "t5":
         options |= dict(token_dim=sizes.num_attention_heads * sizes.head_dim)
-        options |= dict(num_layers=sizes.num_decoder_layers) if head.writes else {}
     model = get_peft_model(head.model(), PrefixTuningConfig(**options))
     losses = [model.train(training)(**inputs).loss for training in (True, False)]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-5)
