@@ -160,6 +160,26 @@ def _make_post_processor(kind: str, backend: Tokenizer):
     return processors.TemplateProcessing(**pieces, special_tokens=[(t, backend.token_to_id(t)) for t in ends])
 
 
+def end_texts(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
+    """Let a tokenizer put its eos_token behind a text, as encoder-decoders expect; changed in place and returned.
+
+    One that ends texts itself stays as it is.
+
+    Raises:
+        ValueError: it has no eos_token.
+    """
+    if tokenizer.eos_token is None:
+        raise ValueError("the tokenizer has no eos_token to end texts with")
+    if tokenizer("a")["input_ids"][-1] != tokenizer.eos_token_id:
+        backend, token = tokenizer.backend_tokenizer, tokenizer.eos_token
+        template = processors.TemplateProcessing(
+            single=f"$A {token}", pair=f"$A {token} $B {token}", special_tokens=[(token, tokenizer.eos_token_id)]
+        )
+        earlier = backend.post_processor
+        backend.post_processor = template if earlier is None else processors.Sequence([earlier, template])
+    return tokenizer
+
+
 def assemble(
     kind: str,
     model,

@@ -1,7 +1,8 @@
 """Trainer whose evaluation loss is the mean over tokens, exactly.
 
 Trainer averages the means of batches; with packed rows, whose token counts differ, that is not the loss of the text,
-and a perplexity made of it is wrong.
+and a perplexity made of it is wrong. A batch names what is predicted `shift_labels` where the tokens predict their
+successors, `labels` where an encoder-decoder predicts them.
 """
 
 import math
@@ -35,7 +36,8 @@ class TokenLossTrainer(Trainer):
             batch = self._prepare_inputs(batch)
             with torch.no_grad(), self.compute_loss_context_manager():
                 loss = model(**batch, num_items_in_batch=1, logits_to_keep=1, use_cache=False).loss
-            totals += torch.tensor([float(loss), int((batch["shift_labels"] != -100).sum())], dtype=torch.float64)
+            labels = batch["shift_labels"] if "shift_labels" in batch else batch["labels"]
+            totals += torch.tensor([float(loss), int((labels != -100).sum())], dtype=torch.float64)
             if number < fewest:  # a callback may ask all processes, so each must call it as often as the others
                 self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
         model.train(was_training)
