@@ -7,12 +7,12 @@ import stat
 import pytest
 import torch
 import transformers
-from transformers import BertConfig, GPT2Config, OpenAIGPTConfig, T5Config
+from transformers import BertConfig, GPT2Config, MarianConfig, OpenAIGPTConfig, T5Config
 
 from hftoolkit import convert
 from hftoolkit.convert import convert_folder, from_stock, to_stock
 from hftoolkit.errors import CheckpointError
-from hftoolkit.models import modeling_bert, modeling_t5
+from hftoolkit.models import modeling_bert, modeling_t5, modeling_transformer
 from hftoolkit.models.modeling_gpt import (
     HftGptConfig,
     HftGptForCausalLM,
@@ -68,6 +68,16 @@ STOCK |= {
         ("ForSequenceClassification", "gated-silu"),
     )
 }
+MARIAN = dict(vocab_size=99, d_model=32, encoder_layers=2, decoder_layers=3, activation_function="swish")
+MARIAN |= dict(scale_embedding=True, attention_dropout=0.2, activation_dropout=0.3, decoder_start_token_id=98)
+MARIAN |= dict(pad_token_id=98, bos_token_id=3, eos_token_id=0, tie_word_embeddings=True)
+MARIAN |= {
+    f"{side}_{part}": n for side in ("encoder", "decoder") for part, n in (("attention_heads", 4), ("ffn_dim", 40))
+}
+STOCK |= {
+    "MarianModel": (MarianConfig(**MARIAN), modeling_transformer.HftTransformerModel),
+    "MarianMTModel": (MarianConfig(**MARIAN), modeling_transformer.HftTransformerForConditionalGeneration),
+}
 ALBERT = dict(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8)
 UNTOLD = {  # fields that only one side has, or that name the class
     *("architectures", "auto_map", "model_type", "transformers_version", "dtype", "use_cache", "is_encoder_decoder"),
@@ -78,7 +88,11 @@ UNTOLD = {  # fields that only one side has, or that name the class
 def randomised(model):
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+        if parameter.requires_grad:  # not Marian's positions
+            parameter.data.add_(0.3 * torch.randn(parameter.shape, generator=generator))
+    for name, buffer in model.named_buffers():
+        if name == "final_logits_bias":
+            buffer.add_(torch.randn(buffer.shape, generator=generator))
     return model.eval()
 
 
@@ -91,6 +105,8 @@ def answer(model):
     choices = any(head in type(model).__name__ for head in ("MultipleChoice", "DoubleHeads", "TaskClassification"))
     ids = torch.arange(20).view((1, 2, 10) if choices else (2, 10)) + 5
     inputs = dict(input_ids=ids)
+    if type(model).__name__.startswith(("Marian", "HftTransformer")):
+        inputs |= dict(decoder_input_ids=ids.flip(1))
     if "T5" in type(model).__name__:
         ids[:, -1] = 1  # the end, which the stock classifier looks for
         writes = not type(model).__name__.endswith(("EncoderModel", "Classification"))

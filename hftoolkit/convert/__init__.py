@@ -13,10 +13,10 @@ from pathlib import Path
 
 import torch
 
-from hftoolkit.convert import bert, gpt, t5
+from hftoolkit.convert import bert, gpt, t5, transformer
 from hftoolkit.errors import CheckpointError
 
-CONVERSIONS = gpt.CONVERSIONS + bert.CONVERSIONS + t5.CONVERSIONS
+CONVERSIONS = gpt.CONVERSIONS + bert.CONVERSIONS + t5.CONVERSIONS + transformer.CONVERSIONS
 DERIVED = re.compile(r"attn\.(masked_)?bias$")  # causal masks that old stock checkpoints carry; not weights
 
 
@@ -64,6 +64,25 @@ def _labels(head, config):
     """The config fields of the classes, for heads that have as many outputs as there are classes."""
     keys = ("id2label", "label2id", "problem_type") if head.get("has_labels", True) else ()
     return {key: getattr(config, key) for key in keys}
+
+
+def _to_ours(tensor, layout):
+    """A stock tensor as it lies here."""
+    if layout == transformer.AS_ROW:
+        return tensor.squeeze(0)
+    return tensor.T if layout == gpt.TRANSPOSE else tensor
+
+
+def _to_theirs(tensor, layout):
+    """The other way round."""
+    if layout == transformer.AS_ROW:
+        return tensor.unsqueeze(0)
+    return tensor.T if layout == gpt.TRANSPOSE else tensor
+
+
+def _own_numbers(conversion):
+    """Names of the tensors that the stock class computes by itself, if its architecture has any."""
+    return getattr(conversion, "own_numbers", ())
 
 
 def _load(model, state_dict, source):
@@ -118,9 +137,11 @@ def from_stock(model):
     for stock_name, ours, layout in _rows(conversion, head, _layers(config)):
         tensor = stock.pop(stock_name, None)
         if tensor is not None:
-            tensor = tensor.T if layout == gpt.TRANSPOSE else tensor
+            tensor = _to_ours(tensor, layout)
             result.update((our, piece.contiguous()) for our, piece in zip(ours, tensor.chunk(len(ours)), strict=True))
-    result.update((name, tensor) for name, tensor in stock.items() if not DERIVED.search(name))  # refused by _load
+    own = _own_numbers(conversion)
+    rest = {name: tensor for name, tensor in stock.items() if name not in own and not DERIVED.search(name)}
+    result.update(rest)  # refused by _load
     return _finish(_load(getattr(modeling, head["ours"])(config).to(model.dtype), result, name), model)
 
 
@@ -146,8 +167,10 @@ def to_stock(model):
     for stock, names, layout in _rows(conversion, head, _layers(model.config)):
         if all(our in ours for our in names):
             tensor = torch.cat([ours.pop(our) for our in names])
-            result[stock] = (tensor.T if layout == gpt.TRANSPOSE else tensor).contiguous()
+            result[stock] = _to_theirs(tensor, layout).contiguous()
     target = getattr(transformers, stock_name)(config).to(model.dtype)
+    own = _own_numbers(conversion)
+    result = {name: tensor for name, tensor in target.state_dict().items() if name in own} | result
     names = target.state_dict().keys()
     copies = {copy: source for copy, source in conversion.copies.items() if copy in names and source in result}
     result.update((copy, result[source]) for copy, source in copies.items())

@@ -120,3 +120,13 @@ def t5_folder(tmp_path_factory):
     }
     config = HftT5Config(vocab_size=64, num_labels=3, **sizes)
     return save_small(tmp_path_factory.mktemp("t5"), config, HftT5ForConditionalGeneration)
+
+
+@pytest.fixture(scope="session")
+def transformer_folder(tmp_path_factory):
+    """A small Transformer, saved as it was trained; do not change it."""
+    from hftoolkit.models.modeling_transformer import HftTransformerConfig, HftTransformerForConditionalGeneration
+
+    config = HftTransformerConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
+    folder = tmp_path_factory.mktemp("transformer")
+    return save_small(folder, config, HftTransformerForConditionalGeneration, "transformer")

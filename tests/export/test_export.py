@@ -43,6 +43,14 @@ def test_every_t5_head_loads_without_hftoolkit(t5_folder):
     assert check_export(t5_folder) == exactly(heads)
 
 
+def test_every_transformer_head_loads_without_hftoolkit(transformer_folder):
+    from hftoolkit.models.modeling_transformer import AUTO_MAP
+
+    heads = [head for head in AUTO_MAP if head != "AutoConfig"]
+    assert len(heads) == 2
+    assert check_export(transformer_folder) == exactly(heads)
+
+
 def test_every_gpt_head_loads_from_the_hub_without_hftoolkit(gpt_folder, hub, client):
     publish_folder(gpt_folder, "alice/gpt")
     pushed = hub.repo("alice/gpt").files()
