@@ -113,20 +113,23 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
 
 def _rows(logits, targets, shares, label_smoothing, z_loss, with_gradient):
-    """Summed loss of some rows and its gradient, which overwrites the logits (n, V); targets, shares (n,)."""
+    """Summed loss of some rows and its gradient; both overwrite the logits (n, V). targets, shares (n,)."""
     index, V = targets.unsqueeze(1), logits.shape[1]  # (n, 1)
-    log_z = torch.logsumexp(logits, dim=1)  # (n,)
-    loss = log_z - (1 - label_smoothing) * logits.gather(1, index).squeeze(1)
+    largest = logits.amax(dim=1, keepdim=True)
+    logits.sub_(largest)  # what is taken from all of a row takes nothing from its loss
+    loss = -(1 - label_smoothing) * logits.gather(1, index).squeeze(1)
     if label_smoothing:
         loss = loss - label_smoothing * logits.mean(dim=1)
+    sums = logits.exp_().sum(dim=1)  # (n,)
+    loss = loss + sums.log()
     if z_loss:
+        log_z = sums.log() + largest.squeeze(1)
         loss = loss + z_loss * log_z.square()
     loss = loss if shares is None else loss * shares
     if not with_gradient:
         return loss.sum(), None
-    gradient = logits.sub_(log_z.unsqueeze(1)).exp_()  # softmax
-    if z_loss:
-        gradient.mul_((1 + 2 * z_loss * log_z).unsqueeze(1))
+    scale = (1 + 2 * z_loss * log_z) / sums if z_loss else 1 / sums
+    gradient = logits.mul_(scale.unsqueeze(1))  # softmax
     if label_smoothing:
         gradient.sub_(label_smoothing / V)
     gradient.scatter_add_(1, index, torch.full_like(index, -(1 - label_smoothing), dtype=gradient.dtype))
