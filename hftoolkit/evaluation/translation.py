@@ -4,9 +4,14 @@ Papers: Papineni et al. 2002, https://aclanthology.org/P02-1040 (BLEU); Popovic 
 (chrF); Post 2018, https://aclanthology.org/W18-6319 (sacrebleu and its signature, without which a score says little).
 """
 
+import os
+from pathlib import Path
+
 from hftoolkit.errors import CheckpointError, MachineError
+from hftoolkit.evaluation.alignment import draw_alignments
 
 EXTRA_TOKENS = 50  # a translation may be so much longer than its source: Vaswani et al. 2017, Section 6.1
+DRAWN, DRAWN_TOKENS = 3, 16  # sentences in the picture of the attention, and tokens of one at the most
 STEP = 16  # for that, the length of the source is rounded up to a multiple of this: such sources share a limit
 
 
@@ -79,31 +84,43 @@ def score_translations(hypotheses, references):
 def evaluate_translations(trainer, splits, max_length, **generation):
     """Translate splits of pairs with a trainer's model, and score the translations.
 
-    With several processes each translates its share.
+    With several processes each translates its share. The main one writes translations-SPLIT.txt and alignments.png,
+    the attention in the first short pairs, into the folder of the run.
 
     Args:
         splits: name -> Dataset with the columns source and target.
+        max_length, generation: as for translate.
 
     Returns:
-        (BLEU, chrF, their signatures and the number of pairs, as `validation_bleu` and so on; split -> translations).
+        BLEU, chrF, their signatures and the number of pairs, as `validation_bleu` and so on.
     """
     from accelerate.utils import gather_object
 
-    model, found, texts = trainer.accelerator.unwrap_model(trainer.model), {}, {}
-    rank, world = trainer.args.process_index, trainer.args.world_size
+    model, folder, found = trainer.accelerator.unwrap_model(trainer.model), Path(trainer.args.output_dir), {}
+    rank, world, tokenizer = trainer.args.process_index, trainer.args.world_size, trainer.processing_class
     for split, pairs in splits.items():
         mine = range(rank, len(pairs), world)
         sources = [pairs["source"][row] for row in mine]
-        written, endless = translate(model, trainer.processing_class, sources, max_length=max_length, **generation)
+        written, endless = translate(model, tokenizer, sources, max_length=max_length, **generation)
         if world > 1:
             shares = gather_object([(list(mine), written, endless)])
             by_row = dict(pair for rows, share, _ in shares for pair in zip(rows, share, strict=True))
             written, endless = [by_row[row] for row in range(len(pairs))], sum(number for _, _, number in shares)
-        texts[split] = written
+        if trainer.is_world_process_zero():
+            _write_lines(folder / f"translations-{split}.txt", written)
         scores = score_translations(written, pairs["target"]) | {"pairs": len(pairs)}
         scores |= {"cut_off": endless} if endless else {}
         found |= {f"{split}_{name}": value for name, value in scores.items()}
-    return found, texts
+    if trainer.is_world_process_zero() and splits:
+        shown = short_pairs(next(iter(splits.values())), tokenizer, DRAWN, DRAWN_TOKENS)
+        draw_alignments(model, tokenizer, shown, folder / "alignments.png")
+    return found
+
+
+def _write_lines(path, texts):
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text("".join(" ".join(text.split()) + "\n" for text in texts), encoding="utf-8")
+    os.replace(temporary, path)
 
 
 def short_pairs(pairs, tokenizer, number, most_tokens):

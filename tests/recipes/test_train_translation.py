@@ -1,0 +1,119 @@
+"""The tiny translation run from beginning to end, in process; resumed, averaged, and what it refuses."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hftoolkit.arguments.packaged import config_files
+from hftoolkit.data.microworld import translation_examples
+from hftoolkit.errors import CheckpointError, DataError, RunInterruptedError
+from hftoolkit.recipes import train_translation
+
+QUICK = {"config": "transformer/tiny", "builtin_examples": 300, "max_steps": 20, "warmup_steps": 3, "eval_steps": 20}
+QUICK |= {"save_steps": 5, "tokenizer_vocab_size": 600, "num_beams": 2, "use_cpu": True}
+SHORT = {"max_steps": 5, "num_beams": 1, "average_checkpoints": 1}
+SMALL = "{hidden_size: 32, num_hidden_layers: 1, num_attention_heads: 2, intermediate_size: 32}"
+
+
+def run(folder, **options):
+    options = {key: value for key, value in (QUICK | options).items() if value is not None}
+    argv = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
+    return train_translation.main(*train_translation.parse([*argv, "--output_dir", str(folder)]))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "translation"
+    return folder, run(folder)
+
+
+def test_what_it_leaves(finished):
+    folder, results = finished
+    assert {
+        f"{split}_{name}" for split in ("validation", "test") for name in ("bleu", "chrf", "bleu_signature")
+    } <= set(results)
+    assert results["eval_loss"] < 6.4  # ln 600: a guess
+    assert len((folder / "translations-test.txt").read_text().splitlines()) == results["test_pairs"] == 60
+    assert (folder / "alignments.png").read_bytes().startswith(b"\x89PNG")
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["source_language"], config["target_language"]) == ("en", "tamo")
+    assert "`en` to `tamo`" in (folder / "README.md").read_text()
+
+
+def test_the_scores_are_those_of_the_written_translations(finished):
+    from hftoolkit.evaluation.translation import score_translations
+
+    folder, results = finished
+    pairs = [row["translation"]["tamo"] for row in translation_examples(60, 0, "test")]
+    written = (folder / "translations-test.txt").read_text().splitlines()
+    assert score_translations(written, pairs)["bleu"] == pytest.approx(results["test_bleu"], rel=1e-5)
+
+
+def test_the_last_checkpoints_are_averaged(finished, tmp_path):
+    """The model is the mean of the last two checkpoints, and the reported loss is that of the mean."""
+    folder, results = finished
+    checkpoints = [load_file(folder / f"checkpoint-{step}" / "model.safetensors") for step in (15, 20)]
+    model = load_file(folder / "model.safetensors")
+    for name, value in model.items():
+        assert torch.allclose(value, (checkpoints[0][name] + checkpoints[1][name]) / 2, atol=1e-7), name
+    alone = run(tmp_path, average_checkpoints=1, num_beams=1)
+    last = load_file(tmp_path / "model.safetensors")
+    assert all(torch.equal(value, checkpoints[1][name]) for name, value in last.items())
+    assert alone["eval_loss"] != results["eval_loss"]
+
+
+def test_interrupted_and_resumed(finished, tmp_path, monkeypatch):
+    from transformers import Trainer
+
+    step, count = Trainer.training_step, iter(range(100))
+
+    def interrupted(self, *args, **kwargs):
+        if next(count) == 12:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "training_step", interrupted)
+        with pytest.raises(RunInterruptedError):
+            run(tmp_path / "run")
+    results = run(tmp_path / "run")
+    assert results["eval_loss"] == finished[1]["eval_loss"]
+    assert results["train_loss"] == pytest.approx(finished[1]["train_loss"])
+
+
+@pytest.mark.parametrize("architecture", ["t5"])
+def test_other_encoder_decoders(tmp_path, architecture):
+    results = run(tmp_path, architecture=architecture, model_config=SMALL, **SHORT)
+    assert results["validation_pairs"] == 60
+
+
+def test_training_goes_on_from_a_checkpoint_in_its_own_direction(finished, tmp_path):
+    config = tmp_path / "more.yaml"
+    _, kept = config_files()["transformer/tiny"].read_text().split("source_language", 1)
+    config.write_text("dataset: builtin\nsource_language" + kept)
+    start = SHORT | {"config": config, "model_name_or_path": finished[0], "tokenizer_vocab_size": None}
+    results = run(tmp_path / "more", **start)
+    assert results["eval_loss"] < finished[1]["eval_loss"] + 0.1
+    with pytest.raises(CheckpointError, match="translates en to tamo"):
+        run(tmp_path / "back", **start, source_language="tamo", target_language="en")
+    assert not (tmp_path / "back").exists()
+
+
+def test_files(tmp_path):
+    pairs = [row["translation"] for row in translation_examples(80, 0, "train")]
+    for language in ("en", "tamo"):
+        for split, part in (("train", pairs[:60]), ("val", pairs[60:])):
+            (tmp_path / f"{split}.{language}").write_text("".join(row[language] + "\n" for row in part))
+    results = run(tmp_path / "run", **SHORT, dataset=tmp_path)
+    assert results["validation_pairs"] == 20
+    assert "test_bleu" not in results
+    with open(tmp_path / "train.en", "a") as file:
+        file.write("One more.\n")
+    with pytest.raises(DataError, match="has 61 lines, but .* has 60"):
+        run(tmp_path / "other", **SHORT, dataset=tmp_path)
+    assert not (tmp_path / "other").exists()
