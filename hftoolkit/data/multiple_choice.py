@@ -6,7 +6,7 @@ The form: {"context": "The lamp fell.", "choices": ["It broke.", "It sang."], "l
     HellaSwag   ctx (or ctx_a, ctx_b), endings, label
     ARC, OpenBookQA   question {stem, choices [{text, label}]}, answerKey; question or question_stem, choices {text,
                 label}, answerKey (Hub); question, choices [...], label
-    PIQA        goal, sol1, sol2, label
+    PIQA        goal, sol1, sol2, label; in its own files the labels lie beside train.jsonl, in train-labels.lst
     CODAH       TSV without header: category, prompt, four endings, label
     RACE        article, question, options, answer (a letter); in its own files (.txt) an article has lists of them
     StoryCloze  InputSentence1 ... 4, RandomFifthSentenceQuiz1 and 2, AnswerRightEnding (CSV); the Hub's input_sentence_1
@@ -71,10 +71,27 @@ def read_choices(file: Path) -> Iterator[dict]:
     """
     with opened(file, newline="") as text:
         read = {".tsv": _codah_rows, ".csv": _csv_rows, ".json": _json_rows}.get(data_suffix(file), _json_lines)
-        for line, row in read(text, str(file)):
+        for line, row in _with_labels(read(text, str(file)), file):
             for number, one in enumerate(single_questions(row, f"{file}:{line}")):
                 name = f"{file.name.split('.')[0]}-{line}" + (f"-{number}" if number else "")
                 yield check_choices(one, name, f"{file}:{line}")
+
+
+def _with_labels(rows, file: Path):
+    """The rows, with the labels of the file beside them where there is one: PIQA's train-labels.lst."""
+    stem, _, _ = file.name.partition(".")
+    labels_file = file.with_name(f"{stem}-labels.lst")
+    if not labels_file.exists():
+        yield from rows
+        return
+    with opened(labels_file) as text:
+        labels = [line.strip() for line in text if line.strip()]
+    number = 0
+    for number, (line, row) in enumerate(rows, start=1):
+        if number <= len(labels):
+            yield line, row | {"label": labels[number - 1]} if isinstance(row, dict) else row
+    if number != len(labels):
+        raise DataError(f"{file} has {number} rows, but {labels_file.name} has {len(labels)} labels")
 
 
 def _json_lines(text, file):

@@ -211,3 +211,21 @@ def test_race_articles_hold_several_questions(load_files):
         load_files({"RACE/train/high/1.txt": json.dumps(article | {"answers": ["A"]})})
     with pytest.raises(DataError, match="no label"):
         check_choices({"article": "x", "question": "y", "options": ["a", "b"], "answer": ""}, "1", "here")
+
+
+def test_piqa_has_its_labels_beside_the_questions(load_files):
+    rows = [{"goal": f"Goal {n}.", "sol1": "One.", "sol2": "Two."} for n in range(3)]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    files = {
+        "train.jsonl": text,
+        "train-labels.lst": "0\n1\n1\n",
+        "valid.jsonl": text,
+        "valid-labels.lst": "1\n1\n0\n",
+    }
+    found = load_files(files | {"tests.jsonl": text})
+    assert {split: part["label"][:] for split, part in found.items()} == {"train": [0, 1, 1], "validation": [1, 1, 0]}
+    for labels, number in (("0\n1\n", 2), ("0\n1\n1\n0\n", 4)):
+        with pytest.raises(DataError, match=f"train.jsonl has 3 rows, but train-labels.lst has {number} labels"):
+            load_files(files | {"train-labels.lst": labels})
+    with pytest.raises(DataError, match="train.jsonl:2: the label 2 is none of the choices 0 to 1"):
+        load_files(files | {"train-labels.lst": "0\n2\n1\n"})
