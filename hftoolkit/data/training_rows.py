@@ -72,6 +72,18 @@ class TrainingRows(torch.utils.data.Dataset):
         return [count / len(dataset) for count, dataset in self.phases]
 
 
+def rows_of_a_step(training_args):
+    """Rows of one update, of all processes, in a run that is one pass over its rows.
+
+    Raises:
+        DataError: an evaluation or a checkpoint is asked for at every pass.
+    """
+    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
+        if getattr(training_args, name) == "epoch":
+            raise DataError(f"{name}: epoch is not possible here, where one pass is the whole run: give steps")
+    return training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+
+
 def phases_of(datasets, training_args, last_share):
     """The rows of a run of one length, or of two, the second for the last share of the steps.
 
@@ -86,12 +98,7 @@ def phases_of(datasets, training_args, last_share):
     Raises:
         DataError: an evaluation or a checkpoint is asked for at every pass.
     """
-    for name in ("eval_strategy", "save_strategy", "logging_strategy"):
-        if getattr(training_args, name) == "epoch":
-            raise DataError(f"{name}: epoch is not possible here, where one pass is the whole run: give steps")
-    rows_per_step = (
-        training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
-    )
+    rows_per_step = rows_of_a_step(training_args)
     if training_args.max_steps <= 0:
         rows = training_args.num_train_epochs * len(datasets[0])
         training_args.max_steps = max(1, round(rows / rows_per_step))
