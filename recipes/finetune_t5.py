@@ -69,6 +69,7 @@ def fine_tune(tasks, examples, summary, training_args, arguments, from_scratch=F
 
     from hftoolkit.data.mixing import rows_of_run
     from hftoolkit.data.text_to_text_rows import encode_tasks, training_texts
+    from hftoolkit.evaluation.text_to_text import TextAnswers
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import run_training
     from hftoolkit.training.adaptation import with_new_weights
@@ -90,22 +91,21 @@ def fine_tune(tasks, examples, summary, training_args, arguments, from_scratch=F
     model = with_new_weights(model) if from_scratch else model
 
     # 4. Train, evaluate by what the model writes, save.
+    generation = dict(max_new_tokens=task_args.max_target_length, num_beams=task_args.num_beams)
+    evaluation = TextAnswers(tasks, examples, answers, generation)
     trainer = TextToTextTrainer(
         model=model,
         args=training_args,
         data_collator=DataCollatorForSeq2Seq(tokenizer),
         train_dataset=train,
         processing_class=tokenizer,
-        tasks=tasks,
-        examples=examples,
         tokens=tokens,
-        answers=answers,
-        generation=dict(max_new_tokens=task_args.max_target_length, num_beams=task_args.num_beams),
+        evaluation=evaluation,
         optimizers=optimizer_and_schedule(task_args.optimizer, model, training_args),
     )
     found = {name: summary[name] | rates | cut[name] for name, rates in train.summary().items()}
     options = {"card": "t5", "arguments": arguments, "data_summary": summary | found}
-    return run_training(trainer, **options, extra_metrics=lambda trainer: trainer.simple_baselines())
+    return run_training(trainer, **options, extra_metrics=lambda trainer: evaluation.simple_baselines())
 
 
 def parse(argv=None):

@@ -8,6 +8,7 @@ chrF by sacrebleu.
 
 import json
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -121,10 +122,46 @@ def simple_answers(name, task, train, examples):
     return sources if name == "translation" else [source.split(". ")[0] for source in sources]
 
 
-def average(results, tasks):
-    """Mean of the first metric of every task, out of 1."""
-    values = [(results[f"eval_{name}_{task.metrics[0]}"], task.metrics[0]) for name, task in tasks.items()]
-    return statistics.fmean(value / 100 if metric in HUNDREDS else value for value, metric in values)
+@dataclass
+class TextAnswers:
+    """What a trainer needs to evaluate text-to-text tasks.
+
+    Attributes:
+        tasks: {name: TextTask}.
+        examples: {name: {"train": Dataset, "validation": Dataset, ...}}, as data.text_to_text_rows makes them.
+        answers: {name: every answer as the tokenizer writes it, to its label}.
+        generation: max_new_tokens and num_beams.
+    """
+
+    tasks: dict
+    examples: dict
+    answers: dict
+    generation: dict
+
+    def write(self, model, tokenizer, rows, batch_size):
+        """What the model writes, and how many texts did not end; see generate_texts."""
+        return generate_texts(model, tokenizer, rows, batch_size=batch_size, **self.generation)
+
+    def scores(self, name, split, texts, endless):
+        """Metrics of one task by name; for free text also `unended`, the share of texts without an end."""
+        task = self.tasks[name]
+        found = score_answers(name, task, texts, self.examples[name][split], self.answers.get(name))
+        return found | ({"unended": endless / len(texts)} if task.is_text else {})
+
+    def average(self, metrics, prefix="eval_"):
+        """Mean of the first metric of every task, out of 1."""
+        firsts = [(name, task.metrics[0]) for name, task in self.tasks.items()]
+        return statistics.fmean(metrics[f"{prefix}{n}_{m}"] / (100 if m in HUNDREDS else 1) for n, m in firsts)
+
+    def simple_baselines(self):
+        """What answers that need no model score, under the names of the model's own metrics."""
+        found = {}
+        for name, task in self.tasks.items():
+            rows = self.examples[name]
+            texts = simple_answers(name, task, rows["train"], rows["validation"])
+            scores = score_answers(name, task, texts, rows["validation"])
+            found |= {f"eval_{name}_{metric}": scores[metric] for metric in task.metrics}
+        return {"baselines": {"simple": found}}
 
 
 # Several seeds, and the same from scratch

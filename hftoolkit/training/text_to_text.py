@@ -10,8 +10,6 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import speed_metrics
 
-from hftoolkit.evaluation.text_to_text import average, generate_texts, score_answers, simple_answers
-
 IGNORE_INDEX = -100
 
 
@@ -19,17 +17,13 @@ class TextToTextTrainer(Trainer):
     """Trains on mixed tasks, whose rows come in the order of the data set (hftoolkit.data.mixing).
 
     Args:
-        tasks: {name: TextTask}.
-        examples: {name: {"validation": Dataset, ...}} with what the metrics compare with.
-        tokens: the same as token ids.
-        answers: {name: every answer as the tokenizer writes it, to its label}.
-        generation: max_new_tokens and num_beams.
+        tokens: {task: {"validation": Dataset of input_ids and labels, ...}}.
+        evaluation: a TextAnswers of hftoolkit.evaluation.text_to_text, which generates and scores.
     """
 
-    def __init__(self, *args, tasks, examples, tokens, answers, generation, **kwargs):
+    def __init__(self, *args, tokens, evaluation, **kwargs):
         super().__init__(*args, eval_dataset=tokens, **kwargs)
-        self.tasks, self.examples, self.tokens, self.answers = tasks, examples, tokens, answers
-        self.generation = generation
+        self.tokens, self.evaluation = tokens, evaluation
 
     def _get_train_sampler(self, train_dataset=None):
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
@@ -40,21 +34,19 @@ class TextToTextTrainer(Trainer):
         sums, metrics, number, self.written = torch.zeros(2, dtype=torch.float64), {}, 0, {}
         was_training = model.training
         model.eval()
-        for name, task in self.tasks.items():
-            for split in [split for split in self.tokens[name] if split.startswith("validation")]:
-                rows = self.tokens[name][split]
+        for name, splits in self.tokens.items():
+            for split, rows in splits.items():
+                if not split.startswith("validation"):
+                    continue
                 sums += self._losses(model, rows)
                 texts, endless = self._generate(model, rows["input_ids"][:])
-                found = score_answers(name, task, texts, self.examples[name][split], self.answers.get(name))
-                found |= {"unended": endless / len(texts)} if task.is_text else {}
+                found = self.evaluation.scores(name, split, texts, endless)
                 title = name + split.removeprefix("validation")  # mnli_mismatched
                 metrics |= {f"{metric_key_prefix}_{title}_{key}": value for key, value in found.items()}
                 self.written[title], number = texts, number + len(texts)
         model.train(was_training)
         metrics = {f"{metric_key_prefix}_loss": float(sums[0] / sums[1])} | metrics
-        metrics[f"{metric_key_prefix}_average"] = average(
-            {f"eval_{key.removeprefix(metric_key_prefix + '_')}": value for key, value in metrics.items()}, self.tasks
-        )
+        metrics[f"{metric_key_prefix}_average"] = self.evaluation.average(metrics, f"{metric_key_prefix}_")
         metrics.update(speed_metrics(metric_key_prefix, start, num_samples=number))
         self.log({key: value for key, value in metrics.items() if not isinstance(value, str)})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -83,9 +75,9 @@ class TextToTextTrainer(Trainer):
     def _generate(self, model, inputs):
         """(texts of all rows in their order, how many did not end)."""
         mine = list(self._share(inputs))
-        options = dict(batch_size=self.args.per_device_eval_batch_size, **self.generation)
+        rows, size = [inputs[row] for row in mine], self.args.per_device_eval_batch_size
         with self.compute_loss_context_manager():
-            texts, endless = generate_texts(model, self.processing_class, [inputs[row] for row in mine], **options)
+            texts, endless = self.evaluation.write(model, self.processing_class, rows, size)
         if self.args.world_size == 1:
             return texts, endless
         from accelerate.utils import gather_object
@@ -93,13 +85,3 @@ class TextToTextTrainer(Trainer):
         shares = gather_object([(mine, texts, endless)])
         by_row = dict(pair for rows, found, _ in shares for pair in zip(rows, found, strict=True))
         return [by_row[row] for row in range(len(inputs))], sum(number for _, _, number in shares)
-
-    def simple_baselines(self):
-        """What answers that need no model score, under the names of the model's own metrics."""
-        found = {}
-        for name, task in self.tasks.items():
-            examples = self.examples[name]
-            texts = simple_answers(name, task, examples["train"], examples["validation"])
-            scores = score_answers(name, task, texts, examples["validation"])
-            found |= {f"eval_{name}_{metric}": scores[metric] for metric in task.metrics}
-        return {"baselines": {"simple": found}}

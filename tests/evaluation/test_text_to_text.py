@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from hftoolkit.data.text_to_text import TEXT_TASKS
 from hftoolkit.evaluation.text_to_text import (
-    average,
+    TextAnswers,
     generate_texts,
     results_table,
     rouge,
@@ -104,7 +104,7 @@ def test_results(tmp_path):
         scores = {"eval_mrpc_f1": f1, "eval_mrpc_accuracy": 0.5, "eval_mrpc_malformed": 0.25}
         return scores | {"eval_translation_bleu": bleu, "baselines": {"simple": baselines}}
 
-    assert average(run(0.5, 30.0), tasks) == pytest.approx(0.4)
+    assert TextAnswers(tasks, {}, {}, {}).average(run(0.5, 30.0)) == pytest.approx(0.4)
 
     class Arguments:
         output_dir, process_index = tmp_path, 0
