@@ -353,7 +353,7 @@ class HftTransformerPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["HftTransformerLayer"]
     _skip_keys_device_placement = ["past_key_values"]
     _supports_sdpa = True
-    _supports_flash_attn = True
+    _supports_flash_attn = False  # transformers would take the padding of the source for that of the queries
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
