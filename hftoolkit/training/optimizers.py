@@ -169,7 +169,7 @@ class ScaledAdamW(torch.optim.AdamW):
         denominators = torch._foreach_sqrt(squares)
         torch._foreach_add_(denominators, group["eps"])
         updates = torch._foreach_div(means, denominators)
-        steps = [self.state[p]["step"] for p in parameters]
+        steps = [int(self.state[p]["step"]) for p in parameters]  # a tensor once a state was loaded
         scales = [group["lr"] * (1 - beta2**n) ** 0.5 / (1 - beta1**n) for n in steps]
         torch._foreach_mul_(updates, [size.clamp(min=1e-3) * k for size, k in zip(sizes, scales, strict=True)])
         torch._foreach_sub_(parameters, updates)

@@ -1,11 +1,22 @@
 """Muon with AdamW, and weight decay on matrices only."""
 
+import copy
+
 import pytest
 import torch
 from transformers import TrainingArguments, get_cosine_schedule_with_warmup
 
 from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM, HftGptForSequenceClassification
-from hftoolkit.training.optimizers import MuonWithAdamW, StackedMuon, hidden_matrices, make_optimizer, parameter_groups
+from hftoolkit.training.optimizers import (
+    MuonWithAdamW,
+    ScaledAdamW,
+    StackedMuon,
+    hidden_matrices,
+    inverse_square_root,
+    make_optimizer,
+    optimizer_and_schedule,
+    parameter_groups,
+)
 
 SIZES = dict(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, max_position_embeddings=12)
 NO_DROPOUT = dict(embedding_dropout_prob=0.0, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
@@ -119,3 +130,80 @@ def test_unknown_optimizer_is_refused(model, tmp_path):
         weight.requires_grad_(False)
     with pytest.raises(ValueError, match="no hidden matrix"):
         MuonWithAdamW(model, 1e-3)
+
+
+def scaled_adamw_by_hand(p, gradients, lr, betas, eps, decay):
+    """One parameter after some steps: the formula of nanoT5's AdamWScale, one number at a time."""
+    mean, square = torch.zeros_like(p), torch.zeros_like(p)
+    for n, gradient in enumerate(gradients, start=1):
+        mean = betas[0] * mean + (1 - betas[0]) * gradient
+        square = betas[1] * square + (1 - betas[1]) * gradient**2
+        size = max(1e-3, float((p**2).mean() ** 0.5))
+        rate = lr * (1 - betas[1] ** n) ** 0.5 / (1 - betas[0] ** n) * size
+        p = p - rate * mean / (square.sqrt() + eps)
+        p = p - lr * decay * p
+    return p
+
+
+def test_scaled_adamw_is_its_formula():
+    options = dict(lr=0.1, betas=(0.8, 0.9), eps=1e-3)
+    starts = [torch.randn(3, 4), 5 * torch.randn(6), torch.zeros(2)]
+    gradients = [[torch.randn_like(p) for p in starts] for _ in range(4)]
+    parameters = [torch.nn.Parameter(p.clone()) for p in starts]
+    optimizer = ScaledAdamW(parameters, weight_decay=0.2, **options)
+    for step in gradients:
+        for p, gradient in zip(parameters, step, strict=True):
+            p.grad = gradient.clone()
+        optimizer.step()
+    for number, (p, start) in enumerate(zip(parameters, starts, strict=True)):
+        expected = scaled_adamw_by_hand(start, [step[number] for step in gradients], decay=0.2, **options)
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-5, atol=1e-6)
+        without = scaled_adamw_by_hand(start, [step[number] for step in gradients], decay=0.0, **options)
+        assert number == 2 or not torch.allclose(p, without, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["adamw_rms", "adafactor"])
+def test_relative_steps_train_and_resume(name, model, tmp_path):
+    optimizer = make_optimizer(name, model, arguments(tmp_path))
+    losses = train(model, optimizer, 12)
+    assert losses[-1] != losses[0]
+    other = copy.deepcopy(model)
+    resumed = make_optimizer(name, other, arguments(tmp_path))
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert train(model, optimizer, 3, start=12) == train(other, resumed, 3, start=12)
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_steps_are_in_proportion_to_the_parameter(tmp_path):
+    """A parameter a hundred times as large moves a hundred times as far: T5's rate of 0.01 is 1% of it."""
+    args = TrainingArguments(output_dir=tmp_path, use_cpu=True, learning_rate=0.01)
+    for name in ("adamw_rms", "adafactor"):
+        torch.manual_seed(0)
+        layer = torch.nn.Linear(50, 50, bias=False)
+        moved = []
+        for factor in (1.0, 100.0):
+            copied = torch.nn.Linear(50, 50, bias=False)
+            copied.weight.data = layer.weight.data * factor
+            optimizer = make_optimizer(name, copied, args)
+            copied.weight.grad = torch.ones(50, 50)
+            optimizer.step()
+            moved.append(float((copied.weight.data - layer.weight.data * factor).abs().mean()))
+        assert moved[1] / moved[0] == pytest.approx(100, rel=1e-3)
+        assert moved[0] == pytest.approx(0.01 * float(layer.weight.data.square().mean().sqrt()), rel=0.01)
+
+
+def test_schedule_of_t5():
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.01)
+    scheduler = inverse_square_root(optimizer, 10_000)
+    rates = {n: 0.01 * scheduler.lr_lambdas[0](n) for n in (0, 1, 10_000, 40_000, 1_000_000)}
+    assert rates == pytest.approx({0: 0.01, 1: 0.01, 10_000: 0.01, 40_000: 0.005, 1_000_000: 0.001})
+
+
+def test_who_gets_the_schedule_of_t5(model, tmp_path):
+    args = arguments(tmp_path, lr_scheduler_type="inverse_sqrt", max_steps=100, warmup_steps=10)
+    _, scheduler = optimizer_and_schedule("adafactor", model, args)
+    assert scheduler.get_last_lr() == [1e-2, 1e-2] and scheduler.lr_lambdas[0](40) == 0.5
+    assert optimizer_and_schedule("adamw", model, args)[1] is None
+    args = arguments(tmp_path, lr_scheduler_type="constant", max_steps=100)
+    assert optimizer_and_schedule("adafactor", model, args)[1] is None
