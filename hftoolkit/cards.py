@@ -36,7 +36,7 @@ OTHER_NAMES = {  # of heads whose Auto class is called otherwise
 TABLES = ("config", "tokenizer", "data", "given", "hyperparameters", "results", "baselines", "versions", "hardware")
 COUNTED = ("documents", "tokens")  # may also be given the other way round: {"documents": {"train": 900}}
 # Numbers among the results that say how the run went, not how good the model is.
-NOT_A_METRIC = re.compile(r"train_.*|epoch|.*steps|.*tokens|.*_(runtime|per_second|seconds|flos)")
+NOT_A_METRIC = re.compile(r"train_.*|epoch|.*steps|.*tokens|.*_pairs|.*_(runtime|per_second|seconds|flos)")
 METRIC_NOTES = {
     "loss": "nats per token, lower is better",
     "mlm_loss": "nats per masked token, lower is better",
@@ -207,7 +207,8 @@ def _arrange(facts):
         "name": name,
         "model_id": facts.get("repo_id") or f"USER/{re.sub('[^A-Za-z0-9._-]+', '-', name).strip('-.') or 'model'}",
         "auto_class": f"AutoModelFor{task}" if task in TASKS else "AutoModel",
-        "pipeline_tag": PIPELINE_TAGS.get(task),
+        "pipeline_tag": "translation" if known["hyperparameters"].get("source_language") else PIPELINE_TAGS.get(task),
+        "signatures": sorted({_clean(value) for name, value in results.items() if name.endswith("_signature")}),
         "task": task or "CausalLM",
         "splits": named,
         "counted": list(dict.fromkeys(kind for counts in named.values() for kind in counts)),

@@ -90,7 +90,8 @@ def main(model_args, data_args, task_args, training_args):
         found = {}
         if averaging.averaged and "validation" in rows:  # what was reported at the last step is of its weights alone
             found = {name: value for name, value in trainer.evaluate().items() if not name.endswith(TIMINGS)}
-        search = {"num_beams": task_args.num_beams, "length_penalty": task_args.length_penalty}
+        search = {"num_beams": task_args.num_beams}
+        search |= {"length_penalty": task_args.length_penalty} if task_args.num_beams > 1 else {}
         scored = {split: part for split, part in pairs.items() if split != "train"}
         return found | evaluate_translations(trainer, scored, task_args.max_length, **search)
 

@@ -39,7 +39,11 @@ def test_what_it_leaves(finished):
     assert (folder / "alignments.png").read_bytes().startswith(b"\x89PNG")
     config = json.loads((folder / "config.json").read_text())
     assert (config["source_language"], config["target_language"]) == ("en", "tamo")
-    assert "`en` to `tamo`" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "pipeline_tag: translation" in card
+    assert "`en` to `tamo`" in card
+    assert results["test_bleu_signature"].replace("|", "\\|") in card
+    assert "type: validation_pairs" not in card
 
 
 def test_the_scores_are_those_of_the_written_translations(finished):
