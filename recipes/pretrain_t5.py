@@ -28,6 +28,7 @@ class TaskArguments:
     layout: Literal["across", "document"] = field(
         default="across", metadata={"help": "rows cut from documents laid end to end, or from one document each"}
     )
+    decoder_only: bool = field(default=False, metadata={"help": "one stack that reads inputs as a prefix (prefix LM)"})
     optimizer: Literal["adamw", "muon", "adafactor", "adamw_rms"] = field(
         default="adamw", metadata={"help": "muon updates hidden matrices; adafactor is T5's, adamw_rms nanoT5's"}
     )
@@ -52,9 +53,9 @@ class TaskArguments:
 
 
 def main(model_args, data_args, task_args, training_args):
-    from transformers import AutoModelForSeq2SeqLM, set_seed
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, set_seed
 
-    from hftoolkit.data.denoising_collator import Denoising
+    from hftoolkit.data.denoising_collator import DecoderDenoising, Denoising
     from hftoolkit.data.denoising_rows import rows_of_documents
     from hftoolkit.data.denoising_tokenizer import prepare_tokenizer
     from hftoolkit.data.text import load_documents, source_facts
@@ -76,15 +77,16 @@ def main(model_args, data_args, task_args, training_args):
     options = dict(seed=training_args.seed, layout=task_args.layout, num_workers=data_args.preprocessing_num_workers)
     rows = rows_of_documents(documents, tokenizer, objective, row_length, **options)
     train = phases_of([rows["train"]], training_args, 0)
-    collator = Denoising(tokenizer, objective, seed=training_args.seed, max_target_length=task_args.max_target_length)
+    make = DecoderDenoising if task_args.decoder_only else Denoising
+    collator = make(tokenizer, objective, seed=training_args.seed, max_target_length=task_args.max_target_length)
 
     # 3. Model.
     set_seed(training_args.seed)
-    model = load_model(AutoModelForSeq2SeqLM, model_args, None if model_args.model_name_or_path else tokenizer)
+    head = AutoModelForCausalLM if task_args.decoder_only else AutoModelForSeq2SeqLM
+    model = load_model(head, model_args, None if model_args.model_name_or_path else tokenizer)
     grow_embeddings(model, tokenizer)
 
     # 4. Train, evaluate, save.
-    options = (task_args.optimizer, model, training_args, task_args.adamw_learning_rate)
     trainer = DenoisingTrainer(
         model=model,
         args=training_args,
@@ -93,7 +95,7 @@ def main(model_args, data_args, task_args, training_args):
         train_dataset=train,
         eval_dataset=rows.get("validation"),
         processing_class=tokenizer,
-        optimizers=optimizer_and_schedule(*options),
+        optimizers=optimizer_and_schedule(task_args.optimizer, model, training_args, task_args.adamw_learning_rate),
     )
     summary = {split: part.summary() for split, part in rows.items()}
     summary |= source_facts(data_args, documents) | {"passes": [round(passes, 2) for passes in train.passes()]}

@@ -127,6 +127,38 @@ class Denoising:
         return batch
 
 
+class DecoderDenoising(Denoising):
+    """The same for one stack, a prefix LM: inputs and targets in one row, of which the targets are predicted.
+
+    Paper: Raffel et al. 2020, Section 3.2.3. In the batch are input_ids, prefix_mask (1 = inputs), shift_labels (the next
+    token of every input, IGNORE_INDEX where it is none of the targets), labels (the same, because Trainer counts them)
+    and, where rows differ in length, attention_mask.
+
+    Example (. = IGNORE_INDEX):
+        inputs        a b X </s>, targets X c </s>
+        input_ids     a b X </s> X c
+        prefix_mask   1 1 1 1 0 0
+        shift_labels  . . . X c </s>
+    """
+
+    def __call__(self, rows):
+        """A batch of tensors, int64, (B, T)."""
+        batch = super().__call__(rows)
+        inputs, targets = batch["input_ids"].numpy(), batch["labels"].numpy()
+        real = batch["attention_mask"].numpy() > 0 if "attention_mask" in batch else np.ones(inputs.shape, dtype=bool)
+        starts = real.sum(1)[:, None]  # where the targets begin
+        ends = starts + (targets != IGNORE_INDEX).sum(1)[:, None]
+        places = np.arange(int(ends.max()))
+        tokens, is_target = np.full((len(inputs), len(places)), self.pad), (places >= starts) & (places < ends)
+        tokens[places < starts] = inputs[real]
+        tokens[is_target] = targets[targets != IGNORE_INDEX]
+        found = {"input_ids": tokens[:, :-1], "prefix_mask": (places < starts)[:, :-1]}
+        found["labels"] = found["shift_labels"] = np.where(is_target, tokens, IGNORE_INDEX)[:, 1:]
+        if ends.min() < len(places):
+            found["attention_mask"] = (places < ends)[:, :-1]
+        return {name: torch.from_numpy(column.astype(np.int64)) for name, column in found.items()}
+
+
 def _rectangle(columns, lengths):
     """Columns of different length as one array (B, T), zeros behind their ends."""
     flat = np.concatenate(columns)

@@ -96,6 +96,16 @@ def test_other_objectives(tmp_path, objective):
     assert {"[R]", "[S]", "[X]"} <= set(ids) if objective == "ul2" else "[R]" not in ids
 
 
+@pytest.mark.parametrize("objective", ["random_spans", "prefix_lm"])
+def test_one_stack(tmp_path, objective):
+    options = FEW | dict(max_steps=20, objective=objective, decoder_only="true")
+    results = run(tmp_path / "run", **options)
+    assert results["train_loss"] < math.log(1024)
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["architectures"] == ["HftT5ForPrefixLM"]
+    assert "prefix language model" in (tmp_path / "run" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("optimizer", ["adafactor", "adamw_rms"])
 def test_other_optimizers(tmp_path, optimizer):
     options = dict(optimizer=optimizer, lr_scheduler_type="inverse_sqrt", learning_rate=1e-2)
