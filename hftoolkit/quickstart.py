@@ -120,7 +120,36 @@ def run_in_context(folder):
     }
 
 
-STAGES = {"gpt": run_gpt, "bert": run_bert, "tasks": run_tasks, "in_context": run_in_context}
+def run_t5(folder):
+    """A small T5, pretrained to fill gaps -> one model for several text-to-text tasks, beside the same from scratch."""
+    from hftoolkit.recipes import finetune_t5, pretrain_t5
+
+    model, tuned = folder / "t5", folder / "t5-tasks"
+    _say("1. A small T5, pretrained by span corruption")
+    results = _run(pretrain_t5, ["--config", "t5/quickstart", "--output_dir", str(model)])
+    _say("2. Fine-tuned on three tasks at once, as text; and the same model without pretraining")
+    tuning = ["--config", "t5/finetune_quickstart", "--model_name_or_path", str(model), "--output_dir", str(tuned)]
+    scores = _run(finetune_t5, tuning)["tasks"]
+    unigram, rows = results["baselines"]["unigram"], []
+    for name, metric, title in (
+        ("sst2", "accuracy", "a good or a bad feeling, accuracy (chance 0.5)"),
+        ("cola", "matthews_correlation", "acceptable or not, Matthews correlation"),
+        ("translation", "bleu", "translation into Tamo, BLEU"),
+    ):
+        rows.append(("", title, scores[name]["model"][metric]["mean"]))
+        rows.append(("", "  the same model from scratch", scores[name]["from_scratch"][metric]["mean"]))
+    malformed = sum(found["model"]["malformed"]["mean"] for found in scores.values()) / len(scores)
+    return [
+        ("T5", "loss on held-out gaps, nats per token of text", results["eval_text_loss"]),
+        ("", "  unigram model on the same tokens", unigram["eval_text_loss"]),
+        ("", "accuracy in gaps", results["eval_text_accuracy"]),
+        ("", "  always the most frequent token", unigram["eval_text_accuracy"]),
+        *rows,
+        ("", "answers that are malformed, share", malformed),
+    ], {"T5": str(model), "tuned T5": str(tuned / "seed-0")}
+
+
+STAGES = {"gpt": run_gpt, "bert": run_bert, "tasks": run_tasks, "in_context": run_in_context, "t5": run_t5}
 
 
 def main(stage="all", output_dir=None):
