@@ -1,13 +1,14 @@
 """Parallel text: pairs of a sentence and its translation, from any source.
 
 A folder holds a file per split and language, a sentence a line, named by both: train.en and train.de, val.en.gz and
-val.de.gz, test_2016_flickr.en and test_2016_flickr.de. A file of rows (JSONL, CSV, TSV) and a Hub data set name the
+val.de.gz, test_2016_flickr.en.txt and test_2016_flickr.de.txt. A file of rows (JSONL, CSV, TSV) and a Hub data set name the
 languages in their columns, `en` and `de`, or in one column `translation` {"en": ..., "de": ...}. `builtin` is English
 and Tamo, the microworld's second language.
 """
 
 import csv
 import itertools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,14 +20,17 @@ from hftoolkit.errors import DataError
 from . import hub
 from .labelled import BUILTIN_SHARE, SPLIT_IN_A_NAME, files_by_split, hold_out, parse_json
 from .microworld import translation_examples
+from .opening import ROW_SUFFIXES as TABLE_SUFFIXES
 from .opening import data_suffix, opened
 from .splits import SPLIT_NAMES, local_source
 
 FEATURES = Features({"source": Value("string"), "target": Value("string")})
 ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
 BUILTIN_LANGUAGES = ("en", "tamo")
+LANGUAGE = re.compile(r"[A-Za-z]+([-_][A-Za-z0-9]+)*")  # of a file's name: en, pt-br, zh_CN, es-419
 SHOWN = 3  # places that a message names
 COMPARED = 200  # sentences of each side, to see whether two files were exchanged
+BY_CHANCE = 3.0  # deviations of a count: languages that share their words differ by less
 
 
 def load_parallel(
@@ -66,9 +70,13 @@ def load_parallel(
     elif source.is_dir() and (files := _files_by_language(source)):
         found = {split: _pairs_of_files(pairs, source) for split, pairs in _chosen(files, languages, source).items()}
     else:
+        try:
+            files = files_by_split(source, ROW_SUFFIXES)
+        except DataError as error:
+            raise DataError(f"{error}; or give a folder with train.{languages[0]} and train.{languages[1]}") from None
         found = {
             split: itertools.chain.from_iterable(_pairs_of_rows(_rows(file), languages, file) for file in of_split)
-            for split, of_split in files_by_split(source, ROW_SUFFIXES).items()
+            for split, of_split in files.items()
         }
     splits, left_out = DatasetDict(), {}
     for split, pairs in found.items():
@@ -85,19 +93,25 @@ def load_parallel(
 
 
 def _files_by_language(folder: Path) -> dict[str, dict[str, Path]]:
-    """Stem -> language -> file, of the files whose last suffix can be a language: `train.en`, `val.de.gz`."""
+    """Stem -> language -> file, of the files whose last part can be a language: `train.en`, `val.zh_CN.gz`, `test.de.txt`."""
     found = {}
     for path in sorted(folder.iterdir()):
-        language = data_suffix(path).removeprefix(".")
-        is_named = path.is_file() and not path.name.startswith(".") and f".{language}" not in ROW_SUFFIXES
-        if (
-            is_named
-            and language.replace("-", "").replace("_", "").isalpha()
-            and any(name.search(path.name.lower()) for name in SPLIT_IN_A_NAME.values())
-        ):
-            stem = path.name.removesuffix(".gz").rpartition(".")[0]
-            found.setdefault(stem, {})[language] = path
+        name = path.name
+        for ending in (".gz", ".txt"):
+            name = name[: -len(ending)] if name.lower().endswith(ending) else name
+        stem, _, language = name.rpartition(".")
+        is_named = path.is_file() and not name.startswith(".") and f".{language.lower()}" not in TABLE_SUFFIXES
+        if is_named and LANGUAGE.fullmatch(language) and _split_of(stem):
+            other = found.setdefault(stem, {}).setdefault(language, path)
+            if other is not path:
+                raise DataError(
+                    f"{folder}: {other.name} and {path.name} are the same side of {stem}; keep one of them"
+                )
     return found
+
+
+def _split_of(stem: str) -> str | None:
+    return next((split for split, name in SPLIT_IN_A_NAME.items() if name.search(stem.lower())), None)
 
 
 def _chosen(files, languages, folder) -> dict[str, list[tuple[Path, Path]]]:
@@ -108,12 +122,11 @@ def _chosen(files, languages, folder) -> dict[str, list[tuple[Path, Path]]]:
             raise DataError(f"{folder}: no file is named train.{language}; the languages are {', '.join(known)}")
     splits = {}
     for stem, of_stem in files.items():
-        split = next(split for split, name in SPLIT_IN_A_NAME.items() if name.search(stem.lower()))
         if any(language in of_stem for language in languages):
             if missing := [language for language in languages if language not in of_stem]:
                 raise DataError(f"{folder}: there is {stem}.{(set(languages) - set(missing)).pop()}, but no "
                                 f"{stem}.{missing[0]}; both sides of a pair are needed")  # fmt: skip
-            splits.setdefault(split, {})[stem] = tuple(of_stem[language] for language in languages)
+            splits.setdefault(_split_of(stem), {})[stem] = tuple(of_stem[language] for language in languages)
     if "train" not in splits:
         raise DataError(f"{folder}: none of the files is named train ({', '.join(files)})")
     tests = splits.pop("test", {})
@@ -125,7 +138,7 @@ def _chosen(files, languages, folder) -> dict[str, list[tuple[Path, Path]]]:
 
 def _pairs_of_files(pairs, folder) -> Iterator[tuple[str, str, str]]:
     for first, second in pairs:
-        with opened(first) as source, opened(second) as target:
+        with opened(first, "\n") as source, opened(second, "\n") as target:  # no other sign ends a line
             number = 0
             for number, (a, b) in enumerate(itertools.zip_longest(source, target), start=1):
                 if a is None or b is None:
@@ -159,7 +172,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict]]:
 
 def _pairs_of_rows(rows, languages, where) -> Iterator[tuple[str, str, str]]:
     for number, row in rows:
-        texts = row.get("translation", row) if isinstance(row, dict) else row
+        texts = row["translation"] if isinstance(row, dict) and isinstance(row.get("translation"), dict) else row
         if not isinstance(texts, dict):
             raise DataError(f"{where}:{number}: a row is an object with the languages {' and '.join(languages)}")
         for language in languages:
@@ -179,7 +192,7 @@ def _from_hub(data_args, languages):
     if splits["train"] is None:
         raise DataError(f"{data_args.dataset} has no split train, only {', '.join(found)}")
     return {
-        split: _pairs_of_rows(enumerate(found[name]), languages, f"{data_args.dataset}, {name}, row ")
+        split: _pairs_of_rows(enumerate(found[name]), languages, f"{data_args.dataset}, {name}, row")
         for split, name in splits.items()
         if name is not None
     }
@@ -220,7 +233,7 @@ def _refuse_exchanged(splits, languages, where) -> None:
         own, other = words["train"]
         straight = _shared(source, own) + _shared(target, other)
         crossed = _shared(source, other) + _shared(target, own)
-        if crossed > straight:
+        if crossed - straight > BY_CHANCE * (crossed + straight) ** 0.5:
             raise DataError(
                 f"{where}: the {split} data look exchanged: their {languages[0]} side has more words in common with "
                 f"the {languages[1]} side of the training data ({crossed} against {straight} in {COMPARED} pairs)"

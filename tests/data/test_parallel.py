@@ -16,7 +16,7 @@ GERMAN = ["Ein Hund rennt.", "Zwei Männer essen.", "Das Meer ist blau.", "Ein K
 
 def write(folder, name, lines):
     text = "".join(line + "\n" for line in lines)
-    (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    (folder / name).write_bytes(gzip.compress(text.encode()) if name.lower().endswith(".gz") else text.encode())
 
 
 @pytest.fixture
@@ -55,6 +55,41 @@ def test_test_sets(folder):
     assert list(load(folder)[0]) == ["train", "validation", "test"]
 
 
+@pytest.mark.parametrize(
+    ("name", "language"), [("train.zh_CN", "zh_CN"), ("train.pt-br.GZ", "pt-br"), ("train.de.txt", "de"),
+                           ("train.es-419.txt.gz", "es-419")],
+)  # fmt: skip
+def test_names_of_files(tmp_path, name, language):
+    write(tmp_path, "train.en", ENGLISH)
+    write(tmp_path, name, GERMAN)
+    write(tmp_path, "other.dev", ["a language called dev"])
+    write(tmp_path, "train.json", ["not a language"])
+    splits, _ = load(tmp_path, ("en", language), validation_fraction=0)
+    assert rows(splits["train"]) == list(zip(ENGLISH, GERMAN, strict=True))
+
+
+def test_two_files_of_the_same_side(folder):
+    write(folder, "train.de", GERMAN[:2])
+    with pytest.raises(DataError, match="train.de and train.de.gz are the same side of train"):
+        load(folder)
+
+
+def test_a_folder_without_parallel_files(tmp_path):
+    write(tmp_path, "europarl.en", ENGLISH)
+    for dataset in (tmp_path, tmp_path / "europarl.en"):
+        with pytest.raises(DataError, match=r".jsonl, .csv, .tsv.*; or give a folder with train.en and train.de"):
+            load(dataset)
+
+
+def test_only_a_line_feed_ends_a_line(tmp_path):
+    """Windows line ends, a byte order mark; signs that only some programs take for the end of a line stay inside."""
+    english = ["A dog\rruns.", "Two\u2028men.", "The\x85sea.", "A\x0cchild."]
+    (tmp_path / "train.en").write_bytes(b"\xef\xbb\xbf" + "".join(f"{line}\r\n" for line in english).encode())
+    write(tmp_path, "train.de", GERMAN)
+    splits, _ = load(tmp_path, validation_fraction=0)
+    assert rows(splits["train"]) == list(zip(english, GERMAN, strict=True))
+
+
 @pytest.mark.parametrize("form", ["translation", "columns", "tsv", "csv"])
 def test_rows_with_a_column_per_language(tmp_path, form):
     pairs = [{"en": a, "de": b} for a, b in zip(ENGLISH, GERMAN, strict=True)]
@@ -68,6 +103,12 @@ def test_rows_with_a_column_per_language(tmp_path, form):
     splits, _ = load(file, validation_fraction=0.25)
     assert rows(splits["train"]) == list(zip(ENGLISH, GERMAN, strict=True))[:3]
     assert rows(splits["validation"]) == [(ENGLISH[3], GERMAN[3])]
+
+
+def test_a_column_called_translation(tmp_path):
+    (tmp_path / "pairs.csv").write_text("text,translation\nA dog.,Ein Hund.\n")
+    splits, _ = load(tmp_path / "pairs.csv", ("text", "translation"), validation_fraction=0)
+    assert rows(splits["train"]) == [("A dog.", "Ein Hund.")]
 
 
 def test_builtin():
@@ -104,6 +145,16 @@ def test_languages_exchanged_in_one_split(folder):
     write(folder, "val.de", ENGLISH[:2])
     with pytest.raises(DataError, match="the validation data look exchanged: their en side .* the de side"):
         load(folder)
+
+
+def test_languages_that_share_their_words(folder):
+    """By chance one word more is common to the exchanged sides: no proof that they are exchanged."""
+    for language in ("en", "de.gz"):
+        write(folder, f"train.{language}", ENGLISH)
+    write(folder, "train.de.gz", [*ENGLISH[:3], "A bird sings."])
+    write(folder, "val.en", ["A bird runs."])
+    write(folder, "val.de", ["A child runs."])
+    assert len(load(folder)[0]["validation"]) == 1
 
 
 @pytest.mark.parametrize(
