@@ -19,7 +19,7 @@ SECRET_TEXT = re.compile(
 )
 LOG_IN = "log in with `hf auth login` or set HF_TOKEN"
 FOLLOWS_EVALUATION = ("reduce_lr_on_plateau", "greedy")  # schedules that read the evaluation
-VALIDATION_NAME = re.compile(r"valid|dev|test", re.IGNORECASE)
+VALIDATION_NAME = re.compile(r"val|dev|test", re.IGNORECASE)
 
 
 def secret_problem(key, texts):

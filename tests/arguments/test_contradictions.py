@@ -79,6 +79,16 @@ def test_f06_positions_of_a_checkpoint_count(refused):
     ]
 
 
+def test_f06_parallel_files_with_validation_data_are_no_contradiction():
+    Path("texts").mkdir()
+    values = {"eval_strategy": "epoch", "validation_fraction": 0, "dataset": "texts"}
+    for name in ("train.en", "train.de"):
+        Path("texts", name).touch()
+    assert len(list(checks.contradictions(values, values))) == 1
+    Path("texts", "val.en").touch()
+    assert not list(checks.contradictions(values, values))
+
+
 def test_f06_a_tracker_that_is_not_installed_ends_with_code_6(refused, monkeypatch):
     find_spec = checks.importlib.util.find_spec
     monkeypatch.setattr(checks.importlib.util, "find_spec", lambda name: None if name == "wandb" else find_spec(name))
