@@ -122,19 +122,24 @@ def run_in_context(folder):
 
 def run_t5(folder):
     """A small T5, pretrained to fill gaps -> one model for several text-to-text tasks, beside the same from scratch."""
-    from hftoolkit.recipes import finetune_t5, pretrain_t5
+    from hftoolkit.recipes import finetune_t5, pretrain_t5, train_tokenizer
 
-    model, tuned = folder / "t5", folder / "t5-tasks"
-    _say("1. A small T5, pretrained by span corruption")
-    results = _run(pretrain_t5, ["--config", "t5/quickstart", "--output_dir", str(model)])
-    _say("2. Fine-tuned on three tasks at once, as text; and the same model without pretraining")
+    texts, tokenizer, model, tuned = (folder / name for name in ("t5-texts", "t5-tokenizer", "t5", "t5-tasks"))
+    _say("1. A unigram tokenizer, trained on the built-in documents and on the words of the tasks")
+    _write_texts(texts, ("cola", "sst2"))
+    options = ["--vocab_size", "1024", "--dataset", str(texts), "--output_dir", str(tokenizer)]
+    _run(train_tokenizer, ["--config", "tokenizer/unigram", *options])
+    _say("2. A small T5, pretrained by span corruption")
+    results = _run(
+        pretrain_t5, ["--config", "t5/quickstart", "--tokenizer", str(tokenizer), "--output_dir", str(model)]
+    )
+    _say("3. Fine-tuned on two tasks at once, as text; and the same model without pretraining")
     tuning = ["--config", "t5/finetune_quickstart", "--model_name_or_path", str(model), "--output_dir", str(tuned)]
     scores = _run(finetune_t5, tuning)["tasks"]
     unigram, rows = results["baselines"]["unigram"], []
     for name, metric, title in (
         ("sst2", "accuracy", "a good or a bad feeling, accuracy (chance 0.5)"),
         ("cola", "matthews_correlation", "acceptable or not, Matthews correlation"),
-        ("translation", "bleu", "translation into Tamo, BLEU"),
     ):
         rows.append(("", title, scores[name]["model"][metric]["mean"]))
         rows.append(("", "  the same model from scratch", scores[name]["from_scratch"][metric]["mean"]))
@@ -147,6 +152,20 @@ def run_t5(folder):
         *rows,
         ("", "answers that are malformed, share", malformed),
     ], {"T5": str(model), "tuned T5": str(tuned / "seed-0")}
+
+
+def _write_texts(folder, names):
+    """Built-in documents and the training texts of text-to-text tasks, as JSON lines."""
+    from hftoolkit.arguments import ExampleArguments
+    from hftoolkit.data.microworld import make_documents
+    from hftoolkit.data.text_to_text import text_tasks
+    from hftoolkit.data.text_to_text_rows import load_text_tasks, training_texts
+
+    tasks = text_tasks(names)
+    examples, _ = load_text_tasks(tasks, ExampleArguments(builtin_examples=1000), {}, None, None)
+    texts = [document["text"] for document in make_documents(1000)] + list(training_texts(tasks, examples))
+    folder.mkdir()
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
 
 
 STAGES = {"gpt": run_gpt, "bert": run_bert, "tasks": run_tasks, "in_context": run_in_context, "t5": run_t5}
