@@ -42,7 +42,7 @@ def main(model_args, data_args, task_args, training_args):
     from hftoolkit.data.labelled import fingerprint
     from hftoolkit.data.parallel import load_parallel
     from hftoolkit.data.translation_rows import TokenBatches, TranslationCollator, describe_rows, encode_pairs
-    from hftoolkit.evaluation.translation import evaluate_translations, require_direction
+    from hftoolkit.evaluation.translation import evaluate_translations, prepare_to_translate, require_direction
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import TIMINGS, run_training
     from hftoolkit.tokenization import end_texts
@@ -52,7 +52,7 @@ def main(model_args, data_args, task_args, training_args):
 
     # 1. Data, and a tokenizer for both languages.
     languages = task_args.source_language, task_args.target_language
-    require_direction(model_args.model_name_or_path, languages)
+    require_direction(model_args.model_name_or_path, languages, model_args.revision)
     options = {"skip_empty": task_args.skip_empty, "validation_fraction": task_args.validation_fraction}
     pairs, empty = load_parallel(data_args, languages, **options)
     texts = (text for row in pairs["train"] for text in (row["source"], row["target"]))
@@ -66,11 +66,11 @@ def main(model_args, data_args, task_args, training_args):
 
     # 3. Model.
     set_seed(training_args.seed)
-    start = {"decoder_start_token_id": tokenizer.bos_token_id or tokenizer.pad_token_id}
+    start = {"decoder_start_token_id": tokenizer.pad_token_id}  # as T5 and Marian
     if model_args.model_name_or_path is not None:  # a new model reads any length; a loaded one may have a limit
         start["max_position_embeddings"] = task_args.max_length
     model = load_model(AutoModelForSeq2SeqLM, model_args, tokenizer, **start)
-    model.config.update({"source_language": languages[0], "target_language": languages[1]})
+    prepare_to_translate(model, languages, task_args.max_length)
 
     # 4. Train, evaluate, save.
     trainer = TokenLossTrainer(
@@ -97,6 +97,8 @@ def main(model_args, data_args, task_args, training_args):
 
     summary = {"name": data_args.dataset, "fingerprint": fingerprint(pairs["train"])}
     summary |= {split: describe_rows(rows[split], pairs[split], empty.get(split, 0)) for split in used}
+    tests = [split for split in pairs if split not in used]
+    summary |= {split: {"pairs": len(pairs[split]), "empty": empty[split]} for split in tests if empty[split]}
     arguments = (model_args, data_args, task_args)
     tokens = round(summary["train"]["target_tokens"] / len(train))
     tokens *= training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size

@@ -21,10 +21,11 @@ def encode_pairs(pairs: Dataset, tokenizer, *, max_length: int, drop_long: bool,
         drop_long: leave pairs out of which a side is longer; they are cut otherwise.
 
     Raises:
-        DataError: the tokenizer has no eos_token, or no pair is left.
+        DataError: the tokenizer has no eos_token or no pad_token, or no pair is left.
     """
-    if tokenizer.eos_token_id is None:
-        raise DataError("the tokenizer has no eos_token, with which a translation ends")
+    for name in ("eos_token", "pad_token"):
+        if getattr(tokenizer, name) is None:
+            raise DataError(f"the tokenizer has no {name}; use one that has, or train one: --tokenizer byte_bpe")
     rows = pairs.map(
         _encode,
         batched=True,
@@ -40,8 +41,9 @@ def encode_pairs(pairs: Dataset, tokenizer, *, max_length: int, drop_long: bool,
 
 def _encode(batch, tokenizer, max_length, drop_long):
     rows = {"input_ids": [], "labels": []}
-    sides = [tokenizer(batch[side], add_special_tokens=False)["input_ids"] for side in ("source", "target")]
-    for source, target in zip(*sides, strict=True):
+    sources = tokenizer(batch["source"], add_special_tokens=False)["input_ids"]
+    targets = tokenizer(text_target=batch["target"], add_special_tokens=False)["input_ids"]
+    for source, target in zip(sources, targets, strict=True):
         if not drop_long or max(len(source), len(target)) < max_length:
             rows["input_ids"].append(source[: max_length - 1] + [tokenizer.eos_token_id])
             rows["labels"].append(target[: max_length - 1] + [tokenizer.eos_token_id])
@@ -78,7 +80,10 @@ class TokenBatches:
         self.rows = rows
         lengths = np.stack([_lengths(rows, name) for name in COLUMNS])
         if lengths.max() > max_tokens:
-            raise DataError(f"a sentence has {lengths.max()} tokens, more than max_tokens {max_tokens} of a batch")
+            raise DataError(
+                f"a sentence has {lengths.max()} tokens, more than max_tokens {max_tokens} of a batch; raise "
+                "--tokens_per_batch, or lower --max_length"
+            )
         order = np.random.default_rng(seed).permutation(len(rows))
         order = order[np.lexsort((lengths[1][order], lengths[0][order]))]
         self.batches, start, sums = [], 0, np.zeros(2, dtype=np.int64)

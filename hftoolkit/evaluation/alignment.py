@@ -20,8 +20,8 @@ def cross_attention(model, tokenizer, source, target):
     """
     import torch
 
-    sides = [tokenizer(text, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id] for text in
-             (source, target)]  # fmt: skip
+    encoded = tokenizer(source, add_special_tokens=False), tokenizer(text_target=target, add_special_tokens=False)
+    sides = [side["input_ids"] + [tokenizer.eos_token_id] for side in encoded]
     implementation, was_training = model.config._attn_implementation, model.training
     model.eval()
     model.set_attn_implementation("eager")  # the others do not return what they attend to
@@ -55,8 +55,8 @@ def draw_alignments(model, tokenizer, pairs, path, *, title=None):
     axes = figure.subplots(1, len(found), squeeze=False, width_ratios=widths)[0]
     for one, (source, target, weights) in zip(axes, found, strict=True):
         image = one.imshow(weights, cmap="Blues", vmin=0.0, vmax=1.0)
-        one.set_xticks(range(len(source)), source, rotation=90, fontsize="small")
-        one.set_yticks(range(len(target)), target, fontsize="small")
+        one.set_xticks(range(len(source)), source, rotation=90, fontsize="small", parse_math=False)  # a $ is a $
+        one.set_yticks(range(len(target)), target, fontsize="small", parse_math=False)
         one.xaxis.tick_top()
         one.tick_params(length=0)
         one.set_xlabel("source")

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hftoolkit.errors import DataError
+
 KINDS = ("byte_bpe", "gpt1_bpe", "wordpiece", "unigram", "word", "character", "byte")
 INVERTIBLE_KINDS = ("byte_bpe", "character", "byte")
 LOWERCASED_KINDS = ("gpt1_bpe", "wordpiece", "word")  # unless told otherwise
@@ -166,10 +168,10 @@ def end_texts(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizerFast:
     One that ends texts itself stays as it is.
 
     Raises:
-        ValueError: it has no eos_token.
+        DataError: it has no eos_token.
     """
     if tokenizer.eos_token is None:
-        raise ValueError("the tokenizer has no eos_token to end texts with")
+        raise DataError("the tokenizer has no eos_token to end texts with; train one, such as --tokenizer byte_bpe")
     if tokenizer("a")["input_ids"][-1] != tokenizer.eos_token_id:
         backend, token = tokenizer.backend_tokenizer, tokenizer.eos_token
         template = processors.TemplateProcessing(

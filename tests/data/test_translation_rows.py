@@ -61,6 +61,30 @@ def test_what_is_too_long(tokenizer):
         encode_pairs(pairs, tokenizer, max_length=2, drop_long=True)
 
 
+@pytest.mark.parametrize("name", ["eos_token", "pad_token"])
+def test_a_tokenizer_without_end_or_padding(name):
+    pairs = Dataset.from_dict({"source": TEXTS, "target": TEXTS})
+    lacking = train_tokenizer("byte_bpe", TEXTS, vocab_size=280, progress=False)
+    setattr(lacking, name, None)
+    with pytest.raises(DataError, match=f"no {name}.*--tokenizer byte_bpe"):
+        encode_pairs(pairs, lacking, max_length=64, drop_long=True)
+    if name == "eos_token":
+        with pytest.raises(DataError, match="no eos_token"):
+            end_texts(lacking)
+
+
+def test_targets_in_a_vocabulary_of_their_own(tokenizer):
+    """Marian's tokenizers read source and target with two models; text_target says which is meant."""
+
+    def two(text=None, text_target=None, add_special_tokens=True):
+        assert not add_special_tokens
+        return {"input_ids": [[7] * len(one) for one in text] if text else [[8] * len(one) for one in text_target]}
+
+    two.eos_token, two.pad_token, two.eos_token_id = "</s>", "<pad>", 1
+    rows = encode_pairs(Dataset.from_dict({"source": ["ab"], "target": ["c"]}), two, max_length=9, drop_long=True)
+    assert rows[0] == {"input_ids": [7, 7, 1], "labels": [8, 1]}
+
+
 def test_batches_by_tokens():
     rows = of_lengths([(9, 8), (3, 2), (4, 4), (4, 3)])
     batches = TokenBatches(rows, 9)
@@ -69,7 +93,7 @@ def test_batches_by_tokens():
         [(4, 4)],
         [(9, 8)],
     ]
-    with pytest.raises(DataError, match="9 tokens, more than max_tokens 8"):
+    with pytest.raises(DataError, match="9 tokens, more than max_tokens 8 .*raise --tokens_per_batch"):
         TokenBatches(rows, 8)
 
 

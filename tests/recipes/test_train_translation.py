@@ -39,6 +39,10 @@ def test_what_it_leaves(finished):
     assert (folder / "alignments.png").read_bytes().startswith(b"\x89PNG")
     config = json.loads((folder / "config.json").read_text())
     assert (config["source_language"], config["target_language"]) == ("en", "tamo")
+    generation = json.loads((folder / "generation_config.json").read_text())
+    assert generation["decoder_start_token_id"] == generation["pad_token_id"] == config["decoder_start_token_id"]
+    assert generation["eos_token_id"] == config["eos_token_id"] != generation["pad_token_id"]
+    assert generation["max_length"] == 115  # a start token, 64 of the source, 50 more
     card = (folder / "README.md").read_text()
     assert "pipeline_tag: translation" in card
     assert "`en` to `tamo`" in card
