@@ -90,10 +90,14 @@ def _was_due(checkpoint, args, state):
 
 @torch.no_grad()
 def average_into(model, folders):
-    """Set a model's parameters to the mean of its own and those of checkpoints; sums are taken in float64."""
+    """Set a model's parameters to the mean of its own and those of checkpoints; sums are taken in float64.
+
+    What a class computes itself, as Marian its table of positions, is in no checkpoint and stays.
+    """
     from safetensors.torch import load_file
 
-    own = {name: value for name, value in model.named_parameters()}
+    computed = getattr(model, "_keys_to_ignore_on_save", None) or ()
+    own = {name: value for name, value in model.named_parameters() if name not in computed}
     sums = {name: value.double() for name, value in own.items()}
     for folder in folders:
         weights = {}

@@ -169,11 +169,12 @@ def require_same_model(folder, model):
         if name in state and tuple(state[name].shape) != theirs[name]
     ]
     found += [f"{name} is only in the checkpoint" for name in theirs if name not in state]
-    # A tied weight is stored once; its second name is not missing.
+    # A tied weight is stored once; its second name is not missing. What a class computes itself is not stored.
+    computed = set(getattr(model, "_keys_to_ignore_on_save", None) or ())
     found += [
         f"{name} is not in the checkpoint"
         for name, tensor in state.items()
-        if name not in theirs and tensor.data_ptr() not in stored
+        if name not in theirs and name not in computed and tensor.data_ptr() not in stored
     ]
     if found:
         config = read_json(Path(folder) / "config.json") or {}

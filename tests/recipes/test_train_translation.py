@@ -112,6 +112,27 @@ def test_training_goes_on_from_a_checkpoint_in_its_own_direction(finished, tmp_p
     assert not (tmp_path / "back").exists()
 
 
+def test_a_stock_checkpoint(finished, tmp_path):
+    """Marian of transformers: its checkpoints lack the positions, of which it has no more than 70."""
+    from transformers import AutoTokenizer, MarianConfig, MarianMTModel
+
+    tokenizer = AutoTokenizer.from_pretrained(finished[0])
+    sizes = dict(vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2)
+    sizes |= dict(decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=70)
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    stock = MarianMTModel(MarianConfig(**sizes, **ids, decoder_start_token_id=tokenizer.pad_token_id))
+    for part in (stock, tokenizer):
+        part.save_pretrained(tmp_path / "stock")
+    config = tmp_path / "more.yaml"
+    config.write_text("dataset: builtin\nremove_unused_columns: false\neval_strategy: epoch\nmax_length: 64\n")
+    start = SHORT | {"config": config, "model_name_or_path": tmp_path / "stock", "tokenizer_vocab_size": None}
+    start |= {"save_steps": 2, "average_checkpoints": 2, "per_device_train_batch_size": 2, "eval_steps": None}
+    results = run(tmp_path / "run", **start)
+    assert results["test_pairs"] == 60
+    saved = MarianMTModel.from_pretrained(tmp_path / "run")
+    assert saved.generation_config.max_length == 70
+
+
 def test_files(tmp_path):
     pairs = [row["translation"] for row in translation_examples(80, 0, "train")]
     for language in ("en", "tamo"):

@@ -33,6 +33,10 @@ def test_the_mean(tmp_path):
     average_into(model, [save(Line(1.0), tmp_path / "a"), save(Line(8.0), tmp_path / "b")])
     assert model.weight.tolist() == [4.0, 4.0]
     assert model.count == 7.0
+    model.table, model._keys_to_ignore_on_save = torch.nn.Parameter(torch.ones(1)), ["table"]
+    average_into(model, [tmp_path / "a"])
+    assert model.weight.tolist() == [2.5, 2.5]
+    assert model.table == 1.0
     (tmp_path / "c").mkdir()
     with pytest.raises(DataError, match="lacks the weight weight"):
         average_into(model, [tmp_path / "c"])

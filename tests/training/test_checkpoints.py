@@ -150,6 +150,11 @@ def test_a_checkpoint_of_the_same_model_is_accepted(tmp_path):
     assert not torch.equal(saved.lm_head.weight, model.lm_head.weight)
     assert checkpoints.require_same_model(tmp_path, model) is None
     assert {name: tuple(model.state_dict()[name].shape) for name in shapes} == shapes
+    model.register_buffer("table", torch.ones(1))
+    with pytest.raises(CheckpointError, match="table is not in the checkpoint"):
+        checkpoints.require_same_model(tmp_path, model)
+    model._keys_to_ignore_on_save = ["table"]  # as Marian's positions, which the class computes
+    assert checkpoints.require_same_model(tmp_path, model) is None
 
 
 @pytest.mark.parametrize(
