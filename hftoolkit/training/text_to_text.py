@@ -24,6 +24,11 @@ class TextToTextTrainer(Trainer):
     def __init__(self, *args, tokens, evaluation, **kwargs):
         super().__init__(*args, eval_dataset=tokens, **kwargs)
         self.tokens, self.evaluation = tokens, evaluation
+        model = self.accelerator.unwrap_model(self.model)
+        # The classes of transformers take any argument and ignore num_items_in_batch: their loss is a batch's mean.
+        self.model_accepts_loss_kwargs = getattr(model, "accepts_loss_kwargs", False)
+        generation = model.generation_config  # without a length, `generate` of the saved model stops after 20 tokens
+        generation.max_length = max(evaluation.generation["max_new_tokens"] + 1, generation.max_length or 0)
 
     def _get_train_sampler(self, train_dataset=None):
         return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
