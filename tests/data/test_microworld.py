@@ -228,16 +228,22 @@ def test_entropy_report_adds_up():
 
 
 def test_fast():
-    """A word takes no longer than 45 rounds of a trivial loop (measured: 15), whatever the machine."""
+    """A word takes no longer than 45 rounds of a trivial loop (measured: 15), whatever the machine.
+
+    The least of three ratios, each of two measurements in turn: other programs can only slow one of them down.
+    """
     make_documents(300)
-    start = time.process_time()
-    total = 0
-    for i in range(1_000_000):
-        total += i & 7
-    seconds_per_round = (time.process_time() - start) / 1_000_000
-    start = time.process_time()
-    num_words = sum(len(document["text"].split()) for document in make_documents(500, seed=1))
-    assert (time.process_time() - start) / num_words < 45 * seconds_per_round
+    ratios = []
+    for seed in (1, 2, 3):
+        start = time.process_time()
+        total = 0
+        for i in range(1_000_000):
+            total += i & 7
+        seconds_per_round = (time.process_time() - start) / 1_000_000
+        start = time.process_time()
+        num_words = sum(len(document["text"].split()) for document in make_documents(500, seed=seed))
+        ratios.append((time.process_time() - start) / num_words / seconds_per_round)
+    assert min(ratios) < 45
 
 
 def test_imports_no_heavy_package():
