@@ -24,9 +24,10 @@ from transformers.utils.generic import can_return_tuple
 
 from .layers_attention import eager_attention
 from .layers_checks import check_activation, check_amounts, check_counts, check_shares
+from .layers_groups import cross_groups, grouped_attention, own_groups, row_lengths
 from .layers_losses import IGNORE_INDEX, classification_loss, cross_entropy, linear_cross_entropy, next_token_targets
 from .layers_positions import document_lengths, document_numbers, flat_layout, flatten, last_real, unflatten
-from .layers_t5 import GatedFeedForward, RelativeBias, RMSNorm, add_mask, cross_groups, grouped_attention, own_groups
+from .layers_t5 import GatedFeedForward, RelativeBias, RMSNorm, add_mask
 
 AUTO_MAP = {
     "AutoConfig": "modeling_t5.HftT5Config",
@@ -369,11 +370,6 @@ def packed_positions(position_ids, inputs, attention_mask, past=None):
     if torch.compiler.is_compiling():  # counting them would break the graph
         return position_ids
     return position_ids if len(document_lengths(position_ids)) > len(position_ids) else None
-
-
-def row_lengths(values, mask):
-    """How many real tokens each row has, (B,), on the CPU."""
-    return torch.full((len(values),), values.shape[1]) if mask is None else mask.ne(0).sum(1).cpu()
 
 
 def shift_right(values, mask, first):

@@ -21,9 +21,9 @@ from transformers.utils.generic import can_return_tuple
 from .layers_attention import eager_attention, packed_attention
 from .layers_checks import check_activation, check_amounts, check_counts, check_heads, check_shares
 from .layers_feed_forward import FeedForward
+from .layers_groups import cross_groups, grouped_attention, row_lengths
 from .layers_losses import IGNORE_INDEX, cross_entropy, linear_cross_entropy
 from .layers_positions import flat_layout, flatten, positions_from_mask, sinusoids, unflatten
-from .layers_t5 import cross_groups, grouped_attention
 
 AUTO_MAP = {
     "AutoConfig": "modeling_transformer.HftTransformerConfig",
@@ -336,11 +336,6 @@ class HftTransformerStack(nn.Module):
             padding = attention_mask[:, -T:].eq(0).unsqueeze(-1)
             states = tuple(state.masked_fill(padding, 0.0) for state in states)
         return states, *attentions
-
-
-def row_lengths(values, mask):
-    """How many real tokens each row has, (B,), on the CPU."""
-    return torch.full((len(values),), values.shape[1]) if mask is None else mask.ne(0).sum(1).cpu()
 
 
 class HftTransformerPreTrainedModel(PreTrainedModel):

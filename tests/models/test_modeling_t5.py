@@ -11,7 +11,8 @@ from transformers import T5Config
 
 from hftoolkit.convert import from_stock, to_stock
 from hftoolkit.errors import CheckpointError
-from hftoolkit.models.layers_t5 import cross_groups, relative_buckets
+from hftoolkit.models.layers_groups import cross_groups
+from hftoolkit.models.layers_t5 import relative_buckets
 from hftoolkit.models.modeling_t5 import (
     HftT5Config,
     HftT5EncoderModel,
