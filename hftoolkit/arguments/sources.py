@@ -11,7 +11,8 @@ from hftoolkit.arguments.near_names import did_you_mean, near_files, nearest, sh
 from hftoolkit.arguments.packaged import config_files
 from hftoolkit.arguments.tables import OWNERS
 
-BUILTIN = ("builtin", "builtin:in_context")  # the microworld; documents that teach learning in context
+# The microworld; documents for learning in context; instructions of several kinds; ranked answers.
+BUILTIN = ("builtin", "builtin:in_context", "builtin:instructions", "builtin:rankings")
 TOKENIZER_KINDS = ("byte_bpe", "gpt1_bpe", "wordpiece", "unigram", "word", "character", "byte")
 HUB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}")
