@@ -1,0 +1,59 @@
+"""What PPO asks of a policy, found out before anything is sampled."""
+
+import torch
+
+from hftoolkit.rl.actor_critic import last_hidden_state
+from hftoolkit.training.adaptation import without_adapter
+
+
+def stop_tokens(args, tokenizer, config):
+    """Ids of the tokens that end a response: those of args, or the tokenizer's end of text.
+
+    Raises:
+        ValueError: neither has one, or an id outside of the vocabulary.
+    """
+    given = args.stop_token_ids or ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])
+    if not given:
+        raise ValueError("no token ends a response: the tokenizer has no eos_token; set one, or give stop_token_ids")
+    size = config.get_text_config(decoder=True).vocab_size
+    if outside := [number for number in given if not 0 <= number < size]:
+        raise ValueError(f"stop_token_ids {outside} are outside of the vocabulary of {size} tokens")
+    return list(given)
+
+
+@torch.no_grad()
+def require_readable_policy(pair):
+    """Refuse a policy or value model that is not causal, and one whose logits are more than its head of its last states.
+
+    Raises:
+        ValueError: naming the model and what is wrong with it.
+    """
+    policy = without_adapter(pair.policy)
+    config = policy.config.get_text_config(decoder=True)
+    ids = torch.arange(6, device=policy.device).unsqueeze(0) % config.vocab_size
+    training = policy.training
+    policy.eval()
+    hidden = last_hidden_state(policy, ids, torch.ones_like(ids))
+    logits = policy(input_ids=ids, use_cache=False).logits
+    policy.train(training)
+    if not torch.allclose(policy.get_output_embeddings()(hidden).float(), logits.float(), rtol=1e-2, atol=1e-2):
+        raise ValueError(
+            f"the logits of {type(policy).__name__} are not its output layer applied to its last hidden state (they are "
+            "capped or scaled): PPO here would train another function"
+        )
+    for model in filter(None, (policy, pair.value_model)):
+        _require_causal(without_adapter(model), ids)
+
+
+def _require_causal(model, ids):
+    changed = ids.clone()
+    changed[0, -1] = (changed[0, -1] + 1) % model.config.get_text_config(decoder=True).vocab_size
+    training = model.training
+    model.eval()
+    before, after = (last_hidden_state(model, x, torch.ones_like(x))[0, :-1].float() for x in (ids, changed))
+    model.train(training)
+    if not torch.allclose(before, after, rtol=1e-2, atol=1e-2):
+        raise ValueError(
+            f"{type(model).__name__} is not causal: its states change with tokens that come later, so it cannot be a "
+            "policy or a value function; use a causal model (as a reward model it may serve)"
+        )

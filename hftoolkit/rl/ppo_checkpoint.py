@@ -1,0 +1,95 @@
+"""Checkpoints of PPO: the policy as any program loads it, the value function beside it, and the rollout in progress.
+
+config.json, model.safetensors, tokenizer   the policy (PEFT: its adapter)
+value_model/                                the value model, or value_head.safetensors of a shared trunk
+ppo/state.json, ppo/experience.safetensors  KL coefficient, score statistics; responses with updates still to come
+"""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from hftoolkit.rl.experience import Experience
+from hftoolkit.training.disk import read_json, write_json
+
+VALUE_FOLDER, VALUE_HEAD = "value_model", "value_head.safetensors"
+PROGRESS_FOLDER, STATE_FILE, EXPERIENCE_FILE = "ppo", "state.json", "experience.safetensors"
+
+
+def save_models(trainer, save, output_dir, state_dict=None):
+    """Save the policy with Trainer's own `save(folder, state_dict)`, and the value function.
+
+    Args:
+        state_dict: gathered weights of the pair, where they are sharded.
+    """
+    pair = trainer.model
+    gathered = {"policy": None, "value_model": None, "value_head": None}
+    if state_dict is not None:
+        for part in gathered:
+            start = f"{part}."
+            gathered[part] = {k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)}
+    trainer.model = pair.policy
+    try:
+        save(output_dir, gathered["policy"])
+    finally:
+        trainer.model = pair
+    if not trainer.args.should_save:
+        return
+    folder = Path(output_dir) / VALUE_FOLDER
+    if pair.value_model is not None:
+        pair.value_model.save_pretrained(folder, state_dict=gathered["value_model"])
+    else:
+        os.makedirs(folder, exist_ok=True)
+        state = gathered["value_head"] or pair.value_head.state_dict()
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / VALUE_HEAD)
+
+
+def save_progress(trainer, trial=None):
+    """Write what the next update needs beside models and optimizer; the main process does."""
+    if not trainer.args.should_save:
+        return
+    run = Path(trainer._get_output_dir(trial=trial))
+    folder = run / f"checkpoint-{trainer.state.global_step}" / PROGRESS_FOLDER
+    os.makedirs(folder, exist_ok=True)
+    state = {"kl_coefficient": trainer.kl_control.coefficient, "report": trainer.rollout_report}
+    if trainer.score_norm is not None:
+        state["score_norm"] = asdict(trainer.score_norm)
+    write_json(folder / STATE_FILE, state)
+    if trainer.experience is not None and trainer.state.global_step % trainer.updates_per_rollout:
+        save_file(trainer.experience.tensors(), folder / EXPERIENCE_FILE)
+
+
+def load_value_and_progress(trainer, checkpoint):
+    """Put back what save_models and save_progress wrote."""
+    pair, folder = trainer.model, Path(checkpoint) / VALUE_FOLDER
+    if pair.value_model is None:
+        pair.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+    else:
+        _load_model(pair.value_model, folder)
+    folder = Path(checkpoint) / PROGRESS_FOLDER
+    state = read_json(folder / STATE_FILE)
+    trainer.kl_control.coefficient, trainer.rollout_report = state["kl_coefficient"], state["report"]
+    for name, value in state.get("score_norm", {}).items():
+        setattr(trainer.score_norm, name, value)
+    trainer.experience = None
+    if (folder / EXPERIENCE_FILE).exists():
+        tensors = load_file(folder / EXPERIENCE_FILE, device=str(trainer.args.device))
+        trainer.experience = Experience(**tensors)
+
+
+def _load_model(model, folder):
+    """Weights of a folder that save_pretrained wrote, in one file or in shards, into a model."""
+    state = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        state |= load_file(path)
+    if hasattr(model, "peft_config"):
+        from peft import set_peft_model_state_dict
+
+        set_peft_model_state_dict(model, state)
+        return
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    tied = set(getattr(model, "all_tied_weights_keys", None) or ())
+    assert not unexpected, unexpected
+    assert set(missing) <= tied, missing
