@@ -18,6 +18,7 @@ from transformers.trainer_utils import speed_metrics
 
 from hftoolkit.errors import CheckpointError, DataError, MachineError
 from hftoolkit.tokenization.chat import CHAT_TEMPLATE, TURN_START
+from hftoolkit.training.adaptation import without_adapter
 
 INSTALL_TRL = "pip install 'trl>=1.13,<2'"
 PREFIX_MODELS = ("t5", "mt5", "umt5", "hft_t5")  # their output layer reads scaled states, also without an encoder
@@ -53,6 +54,7 @@ def instruction_trainer(judge=None, **options):
             raise DataError(
                 f"of the {name} data no answer begins within max_length {limit}: raise it, or shorten the prompts"
             )
+    _show_bias(without_adapter(trainer.model).get_output_embeddings())
     _check_output_layer(trainer)
     trainer.judge = judge
     return trainer
@@ -205,6 +207,14 @@ class AnswerEvaluation:
         if shared:
             totals = self.accelerator.reduce(totals.to(self.args.device), "sum").cpu()
         return totals.tolist()
+
+
+def _show_bias(output_layer):
+    """PEFT's wrapper of an output layer that is tied to trained embeddings shows its weight, but TRL reads its bias too."""
+    from peft.utils import TrainableTokensWrapper
+
+    if isinstance(output_layer, TrainableTokensWrapper):
+        vars(output_layer)["bias"] = vars(output_layer.original_module).get("bias")  # None is no parameter
 
 
 def _check_output_layer(trainer):
