@@ -53,6 +53,12 @@ def _head(ours, stock="", rows=()):
     return {"ours": ours, "rows": [(f"{stock}.{part}", [f"{our}.{part}"], SAME) for our, part in rows]}
 
 
+def _classifier():
+    """The classifier of a sequence, which in transformers has no bias."""
+    head = _head("HftGptForSequenceClassification", "score", [("score", "weight")])
+    return head | {"fields": {"score_bias": False}}
+
+
 def _double_heads():
     """The language model and the scores of choices; only the form for choices is one of transformers."""
     summary = [(f"multiple_choice_head.summary.{part}", [f"task_score.{part}"], SAME) for part in ("weight", "bias")]
@@ -70,7 +76,7 @@ class Gpt2:
     heads = {
         "GPT2Model": _head("HftGptModel"),
         "GPT2LMHeadModel": _head("HftGptForCausalLM", "lm_head", [("lm_head", "weight")]),
-        "GPT2ForSequenceClassification": _head("HftGptForSequenceClassification", "score", [("score", "weight")]),
+        "GPT2ForSequenceClassification": _classifier(),
         "GPT2DoubleHeadsModel": _double_heads(),
         "GPT2ForTokenClassification": _head(
             "HftGptForTokenClassification", "classifier", [("score", "weight"), ("score", "bias")]
@@ -114,7 +120,7 @@ class OpenAIGpt:
         "OpenAIGPTModel": _head("HftGptModel"),
         "OpenAIGPTLMHeadModel": _head("HftGptForCausalLM", "lm_head", [("lm_head", "weight")]),
         "OpenAIGPTDoubleHeadsModel": _double_heads(),
-        "OpenAIGPTForSequenceClassification": _head("HftGptForSequenceClassification", "score", [("score", "weight")]),
+        "OpenAIGPTForSequenceClassification": _classifier(),
     }
     copies, only_stock = {}, {}
 

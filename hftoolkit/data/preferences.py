@@ -101,6 +101,16 @@ def load_preferences(
     return splits, {"skipped": len(bad.skipped), "skipped_at": bad.skipped[:SHOWN]} if bad.skipped else {}
 
 
+def preference_texts(data_args, **options) -> Iterator[str]:
+    """Prompts with their answers in the training data, for a tokenizer to learn from; nothing is read before the first.
+
+    Args:
+        options: of load_preferences.
+    """
+    for row in load_preferences(data_args, **options)[0]["train"]:
+        yield from (row["prompt"] + answer for answer in row["completions"])
+
+
 def read_preferences(file: Path, tokenizer=None, bad: BadRows | None = None) -> Iterator[dict]:
     """Read a file of any of the known forms.
 

@@ -81,7 +81,7 @@ def _ranking(row, where, tokenizer):
     if isinstance(row.get("prompt"), str) and all(isinstance(text, str) for text in completions):
         prompt = row["prompt"]
     else:
-        written = [_split_dialogue(row.get("prompt"), answer, where, tokenizer) for answer in completions]
+        written = [split_dialogue(row.get("prompt"), answer, where, tokenizer) for answer in completions]
         prompt, completions = written[0][0], [answer for _, answer in written]
     return prompt, completions, [float(-value if name == "ranks" else value) for value in values]
 
@@ -101,7 +101,7 @@ def _pair(row, where, tokenizer):
         prompt = None  # the answers hold the whole conversation, as in UltraFeedback's
     if row.get("system") and isinstance(prompt, list):
         prompt = [{"role": "system", "content": row["system"]}, *prompt]
-    (prompt_text, chosen), (other, rejected) = [_split_dialogue(prompt, side, where, tokenizer) for side in sides]
+    (prompt_text, chosen), (other, rejected) = [split_dialogue(prompt, side, where, tokenizer) for side in sides]
     if prompt_text != other:
         raise DataError(f"{where}: chosen and rejected answer different conversations")
     return prompt_text, [chosen, rejected]
@@ -141,7 +141,7 @@ def _as_written(answer, tokenizer):
     return answer if _has_template(tokenizer) else f" {answer.lstrip()}"
 
 
-def _split_dialogue(prompt, answer, where, tokenizer):
+def split_dialogue(prompt, answer, where, tokenizer):
     """(prompt, answer) as texts: the answer is the assistant's last message, all before it is the prompt."""
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []
     answer = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer

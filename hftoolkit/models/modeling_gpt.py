@@ -66,6 +66,7 @@ class HftGptConfig(PretrainedConfig):
         task_form: what HftGptForTaskClassification reads for an example: "single", one sequence; "similarity", several
             whose states are added; "choice", several that are scored against one another.
         auxiliary_loss_weight: lambda of the language-model loss beside the task's; 0 leaves it out.
+        score_bias: whether the head of HftGptForSequenceClassification has a bias, as reward models need; stock has none.
     """
 
     model_type = "hft_gpt"
@@ -91,6 +92,7 @@ class HftGptConfig(PretrainedConfig):
         z_loss=0.0,
         task_form="choice",
         auxiliary_loss_weight=0.5,
+        score_bias=False,
         tie_word_embeddings=True,
         use_cache=True,
         bos_token_id=None,
@@ -127,7 +129,7 @@ class HftGptConfig(PretrainedConfig):
         values |= dict(hidden_act=check_activation(hidden_act), norm_order=norm_order, task_form=task_form)
         for name, value in values.items():
             setattr(self, name, value)
-        self.use_cache = use_cache
+        self.use_cache, self.score_bias = use_cache, score_bias
         kwargs.setdefault("auto_map", dict(AUTO_MAP))
         super().__init__(
             bos_token_id=bos_token_id,
@@ -415,7 +417,7 @@ class HftGptForSequenceClassification(HftGptPreTrainedModel):
     def __init__(self, config):
         super().__init__(config)
         self.model = HftGptModel(config)
-        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=False)
+        self.score = nn.Linear(config.hidden_size, config.num_labels, bias=config.score_bias)
         self.post_init()
 
     @can_return_tuple
