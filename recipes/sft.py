@@ -41,8 +41,7 @@ class TaskArguments:
 def main(model_args, data_args, adaptation_args, task_args, training_args):
     from transformers import AutoModelForCausalLM, set_seed
 
-    from hftoolkit.data.instructions import describe_instructions, is_conversational, load_instructions, texts_of
-    from hftoolkit.data.labelled import fingerprint
+    from hftoolkit.data.instructions import is_conversational, load_instructions, texts_of
     from hftoolkit.evaluation import instructions as evaluation
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
     from hftoolkit.run import run_training
@@ -91,17 +90,15 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         found["unigram"] = evaluation.unigram_baseline(trainer.train_dataset, trainer.eval_dataset, len(tokenizer))
         return {"baselines": found | (judge.baselines(train) if judge else {})}
 
-    rows = {"train": (train, trainer.train_dataset), "validation": (validation, trainer.eval_dataset)}
-    counts = {
-        split: describe_instructions(examples)
-        | evaluation.describe_token_rows(tokens, training_args.max_length, len(examples))
-        for split, (examples, tokens) in rows.items()
-        if examples is not None
-    }
-    summary = {"name": data_args.dataset, "fingerprint": fingerprint(train)} | counts
-    summary |= {"skipped_rows": len(skipped)} if skipped else {}
-    arguments = (model_args, data_args, adaptation_args, task_args)
-    return run_training(trainer, card="sft", arguments=arguments, data_summary=summary, extra_metrics=baselines)
+    rows = {"train": trainer.train_dataset, "validation": trainer.eval_dataset}
+    summary = evaluation.describe_data(data_args.dataset, splits, rows, training_args.max_length, skipped)
+    rows_per_step = (
+        training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    )
+    options = {"card": "sft", "data_summary": summary, "extra_metrics": baselines}
+    options["arguments"] = (model_args, data_args, adaptation_args, task_args)
+    tokens_per_step = rows_per_step * summary["train"]["tokens"] / summary["train"]["rows"]
+    return run_training(trainer, **options, tokens_per_step=tokens_per_step)
 
 
 def parse(argv=None):

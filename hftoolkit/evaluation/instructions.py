@@ -9,7 +9,8 @@ from collections import Counter
 import numpy as np
 import torch
 
-from hftoolkit.data.instructions import is_conversational
+from hftoolkit.data.instructions import describe_instructions, is_conversational
+from hftoolkit.data.labelled import fingerprint
 from hftoolkit.data.microworld.instruction_tasks import FALSE, MALFORMED, TRUE, judge_answer, read_prompt
 
 VERDICTS = {TRUE: "true_answers", FALSE: "false_answers", MALFORMED: "malformed_answers"}
@@ -143,6 +144,23 @@ def before_training(log_history):
     first = next((entry for entry in log_history if entry.get("step") == 0 and "eval_loss" in entry), {})
     left_out = ("eval_runtime", "eval_tokens_per_second", "eval_answer_tokens")
     return {name: value for name, value in first.items() if name.startswith("eval_") and name not in left_out}
+
+
+def describe_data(name, examples, rows, max_length, skipped=()):
+    """Name, fingerprint and counts of the data of a run, for its record.
+
+    Args:
+        examples: the splits as they were loaded.
+        rows: {"train": token rows, "validation": token rows or None}.
+        skipped: a line for each row that was left out.
+    """
+    counts = {
+        split: describe_instructions(examples[split]) | describe_token_rows(part, max_length, len(examples[split]))
+        for split, part in rows.items()
+        if part is not None
+    }
+    facts = {"name": name, "fingerprint": fingerprint(examples["train"])} | counts
+    return facts | ({"skipped_rows": len(skipped)} if skipped else {})
 
 
 def describe_token_rows(rows, max_length, num_examples):

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from hftoolkit.data.microworld import question_prompts
 from hftoolkit.evaluation.instructions import (
     AnswerJudge,
     before_training,
+    describe_data,
     describe_token_rows,
     generate_answers,
     judge_answers,
@@ -109,3 +111,16 @@ def test_counts_of_token_rows():
     assert counts == {"rows": 2, "tokens": 7, "answer_tokens": 4, "at_max_length": 1, "left_out": 1}
     packed = [{"input_ids": [5] * 7, "labels": [-100] * 5 + [7, 0], "seq_lengths": [4, 3]}]
     assert describe_token_rows(packed, max_length=9, num_examples=2) == {"rows": 1, "tokens": 7, "answer_tokens": 2}
+
+
+def test_the_record_of_the_data():
+    """A test split is not counted: nothing is done with it."""
+    texts = Dataset.from_list([{"prompt": "a", "completion": "b"}] * 2)
+    splits, rows = {"train": texts, "test": texts}, {"train": ROWS, "validation": None}
+    found = describe_data("mine", splits, rows, 9, ["row 3: empty"])
+    assert found.pop("fingerprint") == describe_data("mine", splits, rows, 9)["fingerprint"]
+    assert found == {
+        "name": "mine",
+        "train": {"examples": 2, "rows": 2, "tokens": 7, "answer_tokens": 4},
+        "skipped_rows": 1,
+    }
