@@ -4,6 +4,7 @@ On built-in questions the microworld itself is the judge: an answer is true, fal
 Shapes: B = prompts of a batch, T = tokens of the longest.
 """
 
+import logging
 from collections import Counter
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from hftoolkit.data.instructions import describe_instructions, is_conversational
 from hftoolkit.data.labelled import fingerprint
 from hftoolkit.data.microworld.instruction_tasks import FALSE, MALFORMED, TRUE, judge_answer, read_prompt
+
+logger = logging.getLogger(__name__)
 
 VERDICTS = {TRUE: "true_answers", FALSE: "false_answers", MALFORMED: "malformed_answers"}
 IGNORE_INDEX = -100
@@ -159,6 +162,10 @@ def describe_data(name, examples, rows, max_length, skipped=()):
         for split, part in rows.items()
         if part is not None
     }
+    train = counts["train"]
+    if cut := train.get("at_max_length"):
+        message = "%d of %d training examples have max_length %d tokens: what is cut off an answer does not teach where to stop"
+        logger.warning(message, cut, train["examples"], max_length)
     facts = {"name": name, "fingerprint": fingerprint(examples["train"])} | counts
     return facts | ({"skipped_rows": len(skipped)} if skipped else {})
 

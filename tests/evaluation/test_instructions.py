@@ -113,12 +113,15 @@ def test_counts_of_token_rows():
     assert describe_token_rows(packed, max_length=9, num_examples=2) == {"rows": 1, "tokens": 7, "answer_tokens": 2}
 
 
-def test_the_record_of_the_data():
+def test_the_record_of_the_data(caplog):
     """A test split is not counted: nothing is done with it."""
     texts = Dataset.from_list([{"prompt": "a", "completion": "b"}] * 2)
     splits, rows = {"train": texts, "test": texts}, {"train": ROWS, "validation": None}
     found = describe_data("mine", splits, rows, 9, ["row 3: empty"])
     assert found.pop("fingerprint") == describe_data("mine", splits, rows, 9)["fingerprint"]
+    assert not caplog.records
+    describe_data("mine", splits, rows, 4)
+    assert "1 of 2 training examples have max_length 4 tokens" in caplog.text
     assert found == {
         "name": "mine",
         "train": {"examples": 2, "rows": 2, "tokens": 7, "answer_tokens": 4},
