@@ -23,7 +23,14 @@ import time
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast, TrainerCallback, set_seed
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+    set_seed,
+)
 
 CLAUSES, GO_ON, BETA, LENGTH = 6, 0.7, 0.05, 31
 WORDS = {
@@ -92,7 +99,7 @@ def train_language_model(tokenizer, steps=260, seed=0):
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return model.eval(), float(loss)
+    return model.eval(), loss.item()
 
 
 @torch.no_grad()
@@ -132,7 +139,15 @@ class Watch(TrainerCallback):
             self.start = time.process_time()
 
 
-def train(model, tokenizer, rollouts, seed, folder, every=10, **settings):
+def separate_value_model(model):
+    """A value model with the trunk of the language model and a head that begins at zero."""
+    critic = GPT2ForSequenceClassification(GPT2Config(**model.config.to_dict() | {"num_labels": 1}))
+    critic.transformer.load_state_dict(model.transformer.state_dict())
+    torch.nn.init.zeros_(critic.score.weight)
+    return critic
+
+
+def train(model, tokenizer, rollouts, seed, folder, every=10, separate_value=False, **settings):
     """PPO from the language model; rows of (rollout, CPU seconds, reward, KL, J, J / J*)."""
     from hftoolkit.rl.config import PPOConfig
     from hftoolkit.rl.ppo_trainer import PPOTrainer
@@ -146,7 +161,8 @@ def train(model, tokenizer, rollouts, seed, folder, every=10, **settings):
     args = PPOConfig(**(options | settings))
     prompts = Dataset.from_dict({"input_ids": [[tokenizer.bos_token_id]] * 64 * rollouts})
     policy = copy.deepcopy(model)
-    trainer = PPOTrainer(policy, args, reward, prompts, tokenizer, ref_model=copy.deepcopy(model))
+    critic = separate_value_model(model) if separate_value else None
+    trainer = PPOTrainer(policy, args, reward, prompts, tokenizer, value_model=critic)
     watch = Watch(every, trainer.updates_per_rollout, model, tokenizer)
     trainer.add_callback(watch)
     trainer.train()
@@ -160,6 +176,9 @@ def main(argv=None):
     parser.add_argument("--rollouts", type=int, default=60)
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--value_learning_rate", type=float)
+    parser.add_argument("--vf_coef", type=float, default=0.1)
+    parser.add_argument("--lam", type=float, default=0.95)
+    parser.add_argument("--separate_value", action="store_true", help="a value model instead of a head on the policy")
     parser.add_argument("--quick", action="store_true", help="20 rollouts with one seed")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -167,7 +186,8 @@ def main(argv=None):
     tokenizer = make_tokenizer()
     model, loss = train_language_model(tokenizer)
     print(f"language model: {loss:.3f} nats per token; J* = {exact_optimum():.4f}")  # noqa: T201
-    rates = {"learning_rate": options.learning_rate, "value_learning_rate": options.value_learning_rate}
+    names = ("learning_rate", "value_learning_rate", "vf_coef", "lam", "separate_value")
+    rates = {name: getattr(options, name) for name in names}
     results = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:

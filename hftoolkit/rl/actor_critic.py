@@ -83,6 +83,7 @@ class ActorCritic(nn.Module):
         if inner.get_output_embeddings() is None or getattr(inner.config, "is_encoder_decoder", False):
             raise ValueError(f"the policy must be a causal language model, got {type(inner).__name__}")
         self.policy, self.value_model, self.temperature = policy, value_model, temperature
+        self.checkpointing = False
         if value_model is None:
             hidden_size = inner.get_output_embeddings().weight.shape[1]
             self.value_head = nn.Linear(hidden_size, 1, device=inner.device)
@@ -95,6 +96,7 @@ class ActorCritic(nn.Module):
                     f"the value model {type(without_adapter(value_model)).__name__} has no scalar head `score`: load it "
                     "with AutoModelForSequenceClassification and num_labels=1"
                 )
+        self.train()
 
     @property
     def config(self):
@@ -106,10 +108,24 @@ class ActorCritic(nn.Module):
         """What a run leaves for others."""
         return self.policy
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs=None):
-        """Keep fewer activations, in policy and value model."""
+    def gradient_checkpointing_enable(self, *args, **kwargs):
+        """Keep fewer activations, in policy and value model; the arguments are those of transformers' models."""
+        self.checkpointing = True
         for model in filter(None, (self.policy, self.value_model)):
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+            model.gradient_checkpointing_enable(*args, **kwargs)
+
+    def train(self, mode=True):
+        """Dropout never acts (lm-human-preferences has none): the modules stay in evaluation mode.
+
+        Gradient checkpointing works in training mode alone; there the dropout rates are set to 0, not in the config.
+        """
+        super().train(mode and self.checkpointing)
+        if self.training:
+            for module in self.modules():
+                for name, value in vars(module).items():
+                    if isinstance(value, float) and (name == "p" or "drop" in name):
+                        setattr(module, name, 0.0)
+        return self
 
     def value_parameters(self):
         """The weights that only the value function has."""

@@ -61,6 +61,16 @@ def save_progress(trainer, trial=None):
         save_file(trainer.experience.tensors(), folder / EXPERIENCE_FILE)
 
 
+def load_policy(trainer, load, checkpoint):
+    """Put back the policy with Trainer's own `load(folder)`, which reads into trainer.model."""
+    pair = trainer.model
+    trainer.model = pair.policy
+    try:
+        load(checkpoint)
+    finally:
+        trainer.model = pair
+
+
 def load_value_and_progress(trainer, checkpoint):
     """Put back what save_models and save_progress wrote."""
     pair, folder = trainer.model, Path(checkpoint) / VALUE_FOLDER

@@ -243,7 +243,7 @@ class PPOTrainer(Trainer):
         ppo_checkpoint.save_models(self, super()._save, output_dir or self.args.output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        super()._load_from_checkpoint(resume_from_checkpoint, self.model.policy)
+        ppo_checkpoint.load_policy(self, super()._load_from_checkpoint, resume_from_checkpoint)
         ppo_checkpoint.load_value_and_progress(self, resume_from_checkpoint)
 
     def _load_best_model(self):

@@ -26,12 +26,12 @@ def call_reward(function, prompts, completions, completion_ids, columns):
         DataError: it raised, or gave another number of scores than completions.
     """
     name = function_name(function)
-    given = {"completion_ids": completion_ids, **columns}
+    given = columns | {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
     accepted = inspect.signature(function).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted):
         given = {key: value for key, value in given.items() if key in {parameter.name for parameter in accepted}}
     try:
-        found = function(prompts=prompts, completions=completions, **given)
+        found = function(**given)
     except Exception as error:
         raise DataError(
             f"the reward function {name} raised {type(error).__name__}: {error}, for {len(prompts)} prompts of which "
