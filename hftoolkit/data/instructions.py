@@ -67,7 +67,7 @@ def load_instructions(
         source,
         None,
         builtin=builtin,
-        read_file=lambda file: reader.read(_rows(file), str(file)),
+        read_file=lambda file: reader.read(numbered_rows(file), str(file)),
         read_hub=lambda split, where: reader.read(enumerate(split, start=1), where),
         suffixes=ROW_SUFFIXES,
         validation_fraction=validation_fraction,
@@ -144,7 +144,7 @@ def _named(form):
     return f"{' and '.join(columns)} as {'messages' if conversational else 'text'}"
 
 
-def _rows(file: Path) -> Iterator[tuple[int, object]]:
+def numbered_rows(file: Path) -> Iterator[tuple[int, object]]:
     """Line or row number and content of each row of a file; a DataError stands for a row that is broken by itself."""
     if data_suffix(file) == ".parquet":
         yield from _parquet_rows(file)

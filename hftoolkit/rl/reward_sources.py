@@ -1,0 +1,71 @@
+"""Rewards by name, as recipes take them: a reward model, a function in a Python file, or the built-in judge."""
+
+import importlib.util
+from pathlib import Path
+
+from hftoolkit.errors import CheckpointError, DataError
+
+JUDGE = "judge"
+
+
+def judge(prompts, completions, **columns):
+    """The true preference of the microworld: 1 true, 0 false but well formed, -1 anything else."""
+    from hftoolkit.data.microworld import judge_answer
+
+    return [judge_answer(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+
+
+def load_reward(name, batch_size=16, max_length=None):
+    """A reward function from its name.
+
+    Args:
+        name: `judge`; `file.py:function`; or the folder or Hub id of a sequence classifier with one label.
+        batch_size, max_length: of a reward model.
+
+    Raises:
+        DataError: no such file or function.
+        CheckpointError: the model has no scalar head; see RewardModel.
+    """
+    if name == JUDGE:
+        return judge
+    path, colon, function = name.rpartition(":")
+    if colon and path.endswith(".py"):
+        return load_function(Path(path), function)
+    return load_reward_model(name, batch_size, max_length)
+
+
+def load_function(path, name):
+    """A function from a Python file."""
+    if not path.is_file():
+        raise DataError(f"the reward {path}:{name}: there is no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, name, None)
+    if not callable(found):
+        defined = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
+        raise DataError(f"{path} has no function {name!r}; it has {defined or 'none'}")
+    return found
+
+
+def load_reward_model(source, batch_size=16, max_length=None):
+    """A reward model with its own tokenizer, from a folder or the Hub; named after the last part of its place."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    import hftoolkit.models  # noqa: F401
+    from hftoolkit.rl.reward_model import RewardModel
+
+    try:
+        model = AutoModelForSequenceClassification.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{source} is no reward model that can be loaded: {str(error).splitlines()[0]}"
+        ) from error
+    reward = RewardModel(model, tokenizer, batch_size=batch_size, max_length=max_length)
+
+    def score(prompts, completions, **columns):
+        return reward(prompts, [text if isinstance(text, str) else text[-1]["content"] for text in completions])
+
+    score.__name__, score.model = Path(source).name, model
+    return score
