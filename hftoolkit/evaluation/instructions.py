@@ -78,11 +78,13 @@ class AnswerJudge:
 
     Args:
         rows: built-in examples, as text or as conversations; the first `limit` are asked.
+        spare: tokens that an answer may have more than the longest true one.
     """
 
-    def __init__(self, rows, tokenizer, *, limit=200, batch_size=32, max_new_tokens=32):
+    def __init__(self, rows, tokenizer, *, limit=200, batch_size=32, spare=8):
         self.rows = [rows[number] for number in range(min(limit, len(rows)))]
-        self.tokenizer, self.batch_size, self.max_new_tokens = tokenizer, batch_size, max_new_tokens
+        self.tokenizer, self.batch_size = tokenizer, batch_size
+        self.max_new_tokens = spare + max(len(tokenizer(answer_of(row))["input_ids"]) for row in self.rows)
         self.questions = [question_of(row) for row in self.rows]
 
     def __call__(self, trainer):

@@ -47,7 +47,10 @@ def instruction_trainer(judge=None, **options):
     try:
         trainer = InstructionTrainer(**options)
     except ValueError as error:
-        raise DataError(f"TRL refuses these settings: {error}") from error
+        whole = (
+            "; --assistant_only_loss false scores all of a conversation" if options["args"].assistant_only_loss else ""
+        )
+        raise DataError(f"TRL refuses these settings: {error}{whole}") from error
     limit = trainer.args.max_length
     for name, rows in (("training", trainer.train_dataset), ("validation", trainer.eval_dataset)):
         if rows is not None and not any(label != -100 for row in rows for label in row["labels"]):
@@ -103,7 +106,7 @@ def check_settings(training_args, tokenizer, conversational):
     Conversations are scored on the assistant's tokens only, unless assistant_only_loss was given.
 
     Raises:
-        DataError: no end token, an option that needs conversations, or evaluation without data.
+        DataError: no end token, or an option that needs conversations.
     """
     if training_args.eos_token is None and tokenizer.eos_token is None:
         raise DataError(

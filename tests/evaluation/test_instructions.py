@@ -91,6 +91,7 @@ def test_baselines_of_the_judge():
     ]
     chat = AnswerJudge([{"messages": one} for one in turns], Tokenizer(), limit=3)
     assert chat.questions == [row["prompt"] for row in rows[:3]]
+    assert chat.max_new_tokens == 8 + max(len(row["completion"].split()) for row in rows[:3])
 
 
 def test_scored_tokens_and_their_frequencies():

@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 from hftoolkit.arguments import ExampleArguments
 from hftoolkit.data.instructions import load_instructions
 from hftoolkit.errors import CheckpointError, DataError, MachineError, RunInterruptedError
-from hftoolkit.evaluation.instructions import generate_answers, judge_answers
+from hftoolkit.evaluation.instructions import AnswerJudge, generate_answers, judge_answers
 from hftoolkit.recipes import sft
 from hftoolkit.training.instructions import AnswerEvaluation
 
@@ -97,14 +97,15 @@ def test_answers_do_not_depend_on_the_batch(finished):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     rows = load_instructions(ExampleArguments(builtin_examples=400))["validation"].take(50)
     prompts = [tokenizer(prompt)["input_ids"] for prompt in rows["prompt"]]
-    texts, endless = generate_answers(model, tokenizer, prompts, batch_size=7)
-    alone = [generate_answers(model, tokenizer, [prompt])[0][0] for prompt in prompts[:6]]
+    limit = AnswerJudge(rows, tokenizer).max_new_tokens
+    texts, endless = generate_answers(model, tokenizer, prompts, batch_size=7, max_new_tokens=limit)
+    alone = [generate_answers(model, tokenizer, [prompt], max_new_tokens=limit)[0][0] for prompt in prompts[:6]]
     assert texts[:6] == alone and endless / 50 == results["eval_endless_answers"]
     found = judge_answers(rows["prompt"][:], texts)
     assert found == {name: results[f"eval_{name}"] for name in found}
     assert judge_answers(rows["prompt"][:], rows["completion"][:])["true_answers"] == 1
     too_long = [list(range(5, 5 + model.config.max_position_embeddings - 190)) * 190, prompts[0]]
-    texts, endless = generate_answers(model, tokenizer, too_long)
+    texts, endless = generate_answers(model, tokenizer, too_long, max_new_tokens=limit)
     assert texts == ["", alone[0]] and endless >= 1
 
 
@@ -236,7 +237,13 @@ def test_lora_of_a_conversation(tmp_path):
     embeddings = model.get_input_embeddings().weight
     assert len(embeddings) == len(tokenizer) and model.get_output_embeddings().weight is embeddings
     assert "generation" in tokenizer.chat_template
-    untrained = run(tmp_path / "short", **FEW | {"max_steps": 1, "warmup_steps": 0}, chat="true", adaptation="lora", learning_rate=1e-9)
+    untrained = run(
+        tmp_path / "short",
+        **FEW | {"max_steps": 1, "warmup_steps": 0},
+        chat="true",
+        adaptation="lora",
+        learning_rate=1e-9,
+    )
     before = AutoModelForCausalLM.from_pretrained(tmp_path / "short").get_input_embeddings().weight
     moved = (embeddings - before).abs().amax(1) > 1e-6
     assert moved.nonzero().flatten().tolist() == [len(tokenizer) - 1]
