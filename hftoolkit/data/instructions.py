@@ -59,7 +59,7 @@ def load_instructions(
     generate = _builtin(data_args.dataset)
 
     def builtin(number, seed, split):
-        return list(reader.read(enumerate(generate(number, seed, split), start=1), f"builtin, {split}"))
+        return list(reader.read(enumerate(generate(number, seed, split), start=1), f"builtin, {split}, row "))
 
     source = SimpleNamespace(**vars(data_args))
     source.dataset = "builtin" if generate else data_args.dataset
@@ -67,8 +67,8 @@ def load_instructions(
         source,
         None,
         builtin=builtin,
-        read_file=lambda file: reader.read(numbered_rows(file), str(file)),
-        read_hub=lambda split, where: reader.read(enumerate(split, start=1), where),
+        read_file=lambda file: reader.read(numbered_rows(file), f"{file}:"),
+        read_hub=lambda split, where: reader.read(enumerate(split), f"{where}, row "),
         suffixes=ROW_SUFFIXES,
         validation_fraction=validation_fraction,
     )
@@ -105,18 +105,18 @@ class _Reader:
         self.skipped, self.form = [] if skipped is None else skipped, None
 
     def read(self, numbered, where):
-        """The examples of one file or split, from (number, row or DataError)."""
+        """The examples of one file or split, from (number, row or DataError); `where` stands before a number."""
         before = len(self.skipped)
         for number, row in numbered:
             try:
                 if isinstance(row, DataError):
                     raise row
-                yield from self._examples(row, f"{where}:{number}")
+                yield from self._examples(row, f"{where}{number}")
             except DataError as error:
                 self._skip(error)
         if len(self.skipped) > before:
             shown = "; ".join(self.skipped[before : before + SHOWN])
-            logger.warning("%s: %d rows are left out: %s", where, len(self.skipped) - before, shown)
+            logger.warning("%d rows are left out: %s", len(self.skipped) - before, shown)
 
     def _examples(self, row, place):
         examples = instruction_rows(row, place, **self.options)

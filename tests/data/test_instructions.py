@@ -7,6 +7,7 @@ import zipfile
 import pyarrow
 import pyarrow.parquet
 import pytest
+from datasets import Dataset
 
 from hftoolkit.arguments import ExampleArguments
 from hftoolkit.data.instructions import describe_instructions, is_conversational, load_instructions, texts_of
@@ -230,6 +231,18 @@ def test_built_in_data(name):
     assert describe_instructions(chat) == {"examples": 30, "messages": 60}
     assert describe_instructions(found["train"]) == {"examples": 30}
     assert chat[0]["messages"][1]["content"] == found["train"][0]["completion"].strip()
+
+
+def test_a_data_set_of_the_hub(monkeypatch):
+    """Its splits by their usual names, its rows by their numbers."""
+    rows = [{"messages": [USER, ANSWER], "id": n} for n in range(3)]
+    found = {"train": Dataset.from_list(rows), "dev": Dataset.from_list(rows[:1])}
+    monkeypatch.setattr("hftoolkit.data.hub.fetch", lambda data_args: found)
+    splits = load("user/chats")
+    assert splits["train"].to_list() == [{"messages": [USER, ANSWER]}] * 3 and len(splits["validation"]) == 1
+    found["train"] = Dataset.from_list([*rows, {"messages": [USER], "id": 3}])
+    with pytest.raises(DataError, match="^user/chats, train, row 3: the conversation ends with user"):
+        load("user/chats")
 
 
 def test_texts_for_a_tokenizer():
