@@ -46,7 +46,8 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
     from hftoolkit.run import run_training
     from hftoolkit.training.adaptation import adapt, layer_decay_optimizer
-    from hftoolkit.training.instructions import check_settings, instruction_trainer, prepare_for_chat, require_decoder
+    from hftoolkit.training.instruction_settings import check_settings, prepare_for_chat, require_decoder
+    from hftoolkit.training.instructions import instruction_trainer
 
     # 1. Data: examples in TRL's forms.
     require_decoder(model_args)

@@ -12,16 +12,14 @@ from importlib.util import find_spec
 
 import torch
 from torch.utils.data import DataLoader, Subset
-from transformers import PretrainedConfig, TrainerCallback
+from transformers import TrainerCallback
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import speed_metrics
 
 from hftoolkit.errors import CheckpointError, DataError, MachineError
-from hftoolkit.tokenization.chat import CHAT_TEMPLATE, TURN_START
 from hftoolkit.training.adaptation import without_adapter
 
 INSTALL_TRL = "pip install 'trl>=1.13,<2'"
-PREFIX_MODELS = ("t5", "mt5", "umt5", "hft_t5")  # their output layer reads scaled states, also without an encoder
 CHECKED_TOKENS, LOG_PROBABILITY_TOLERANCE = 8, 1e-2
 
 
@@ -61,64 +59,6 @@ def instruction_trainer(judge=None, **options):
     _check_output_layer(trainer)
     trainer.judge = judge
     return trainer
-
-
-def require_decoder(model_args):
-    """Refuse an encoder-decoder, whose place is another recipe, before it is loaded.
-
-    Raises:
-        CheckpointError: with what to do.
-    """
-    source, remedy = model_args.model_name_or_path, "fine-tune it with recipes/finetune_t5.py"
-    if source is None:
-        if model_args.architecture != "gpt":
-            raise CheckpointError(
-                f"a new {model_args.architecture} is no causal language model: take gpt, or {remedy}"
-            )
-        return
-    try:
-        config, _ = PretrainedConfig.get_config_dict(source, revision=model_args.revision)
-    except OSError:
-        return  # load_model says what is wrong
-    if config.get("is_encoder_decoder") or config.get("model_type") in PREFIX_MODELS:
-        raise CheckpointError(
-            f"{source} is of type {config.get('model_type')!r}, which reads a text and writes another: {remedy}"
-        )
-
-
-def prepare_for_chat(tokenizer):
-    """Give a tokenizer that has no chat template the one of hftoolkit.tokenization.chat; changed in place.
-
-    Returns:
-        Ids of the tokens that are new in its vocabulary, and that the model needs embeddings for.
-    """
-    if tokenizer.chat_template is not None:
-        return []
-    tokenizer.chat_template = CHAT_TEMPLATE
-    before = len(tokenizer)
-    tokenizer.add_special_tokens({"extra_special_tokens": [TURN_START]}, replace_extra_special_tokens=False)
-    return list(range(before, len(tokenizer)))
-
-
-def check_settings(training_args, tokenizer, conversational):
-    """Set what follows from the data, and refuse what cannot be.
-
-    Conversations are scored on the assistant's tokens only, unless assistant_only_loss was given.
-
-    Raises:
-        DataError: no end token, or an option that needs conversations.
-    """
-    if training_args.eos_token is None and tokenizer.eos_token is None:
-        raise DataError(
-            "the tokenizer has no eos_token, by which a model says that its answer is over: give --eos_token"
-        )
-    given = vars(training_args).get("given_arguments") or {}
-    if training_args.assistant_only_loss and not conversational:
-        raise DataError(
-            "assistant_only_loss needs conversations, and these are texts: leave it out, or give --chat true"
-        )
-    if conversational and "assistant_only_loss" not in given:
-        training_args.assistant_only_loss = True
 
 
 class ReportedMeans(TrainerCallback, ExportableState):
