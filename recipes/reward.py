@@ -22,14 +22,16 @@ class TaskArguments:
         default=512, metadata={"help": "tokens of a prompt with its answer; the prompt loses its beginning", "min": 8}
     )
     centre_coefficient: float = field(
-        default=0.0,
-        metadata={"help": "penalty on the mean reward of a pair (TRL: center_rewards_coefficient)", "min": 0},
+        default=0.0, metadata={"help": "penalty on a pair's mean reward (TRL: center_rewards_coefficient)", "min": 0}
     )
     demonstrations: str = field(
-        default="chosen",
-        metadata={"help": "get the mean reward 0: chosen, none, or prompts with completions (a file)"},
+        default="chosen", metadata={"help": "get the mean reward 0: chosen, none, or a data set with completions"}
     )
-    num_demonstrations: int = field(default=512, metadata={"help": "how many of them are read", "min": 1})
+    num_demonstrations: int = field(default=512, metadata={"help": "how many are read", "min": 1})
+    optimizer: Literal["trainer", "muon"] = field(
+        default="trainer", metadata={"help": "muon updates hidden matrices; trainer is TrainingArguments' optim"}
+    )
+    adamw_learning_rate: float | None = field(default=None, metadata={"help": "of the rest, with muon", "above": 0})
     dropout: bool = field(default=False, metadata={"help": "leave the model's dropout on"})
     validation_fraction: float = field(
         default=0.1, metadata={"help": "prompts held out where there is no validation split", "min": 0, "below": 1}
@@ -54,6 +56,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.rl.reward_trainer import RewardTrainer
     from hftoolkit.run import run_training
     from hftoolkit.training.adaptation import adapt, layer_decay_optimizer
+    from hftoolkit.training.optimizers import make_optimizer
 
     # 1. Tokenizer; its chat template, where it has one, writes the prompts of conversations.
     options = {name: getattr(task_args, name) for name in ("on_bad_row", "max_bad_rows", "validation_fraction")}
@@ -74,11 +77,16 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         model = without_dropout(model)
     grow_embeddings(model, tokenizer)
     longest = length_limit(tokenizer, model, task_args.max_length)
-    tokens = {name: tokenize_preferences(part, tokenizer, longest) for name, part in preferences.items()}
+    workers = data_args.preprocessing_num_workers
+    tokens = {name: tokenize_preferences(part, tokenizer, longest, workers) for name, part in preferences.items()}
     model = adapt(model, adaptation_args)
 
+    optimizer = layer_decay_optimizer(model, training_args, adaptation_args.layer_decay)
+    if task_args.optimizer == "muon":
+        optimizer = make_optimizer("muon", model, training_args, task_args.adamw_learning_rate)
+
     # 4. Train, set the mean of the rewards, evaluate, save.
-    wanted = task_args.demonstrations, task_args.num_demonstrations
+    demonstrations = task_args.demonstrations, task_args.num_demonstrations
     trainer = RewardTrainer(
         model=model,
         args=training_args,
@@ -87,9 +95,9 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         eval_dataset=tokens.get("validation"),
         processing_class=tokenizer,
         compute_metrics=lambda found: pair_metrics(found.predictions, found.label_ids),
-        optimizers=(layer_decay_optimizer(model, training_args, adaptation_args.layer_decay), None),
+        optimizers=(optimizer, None),
         centre_coefficient=task_args.centre_coefficient,
-        demonstrations=load_demonstrations(*wanted, tokens["train"], tokenizer, longest),
+        demonstrations=load_demonstrations(*demonstrations, tokens["train"], tokenizer, longest),
     )
     summary = {name: describe_preferences(part) | describe_batches(tokens[name]) for name, part in preferences.items()}
     return run_training(

@@ -72,10 +72,14 @@ class RewardModel:
         return read_rewards(self.model, {name: value.to(self.model.device) for name, value in batch.items()}).cpu()
 
 
-def read_rewards(model, batch):
-    """Rewards (N,) float32 of a padded batch, the shift in config.reward_bias included."""
-    logits = model(**batch).logits  # (N, 1)
-    return logits[:, 0].float() + getattr(without_adapter(model).config, "reward_bias", 0.0)
+def read_rewards(model, batch, config=None):
+    """Rewards (N,) float32 of a padded batch, the shift in config.reward_bias included.
+
+    Args:
+        config: of the model; needed where the model is wrapped, as in a distributed run.
+    """
+    config = without_adapter(model).config if config is None else config
+    return model(**batch).logits[:, 0].float() + getattr(config, "reward_bias", 0.0)  # (N,)
 
 
 def require_scalar_head(model):

@@ -15,6 +15,7 @@ from hftoolkit.data.preferences_batches import ABSENT
 from hftoolkit.rl.reward_head import shift_rewards
 from hftoolkit.rl.reward_model import RewardModel, read_rewards
 from hftoolkit.rl.reward_objective import centre_penalty, ranking_loss
+from hftoolkit.training.adaptation import without_adapter
 from hftoolkit.training.ordered_evaluation import OrderedEvaluationTrainer
 
 
@@ -22,7 +23,8 @@ class RewardTrainer(OrderedEvaluationTrainer):
     """Trains a sequence classifier of one output on rows of data.preferences_batches, batched by PreferenceCollator.
 
     Evaluation gives, for compute_metrics, the rewards of each prompt's answers (rows, K) and their ranks, ABSENT where a
-    prompt has fewer answers. Its loss has the margins, but not the penalty.
+    prompt has fewer answers. Its loss is the mean of Equation 1 over all prompts, without margins and penalty, the same
+    for any batches and any number of processes.
 
     Args:
         centre_coefficient: weight of reward_objective.centre_penalty; 0 leaves it out.
@@ -43,7 +45,7 @@ class RewardTrainer(OrderedEvaluationTrainer):
         """Mean of the prompts' losses; the outputs hold the rewards (N,)."""
         inputs = dict(inputs)
         sizes, ranks, margins = (inputs.pop(name) for name in ("labels", "ranks", "margins"))
-        rewards = read_rewards(model, inputs)
+        rewards = read_rewards(model, inputs, without_adapter(self.accelerator.unwrap_model(self.model)).config)
         losses = ranking_loss(rewards, ranks, sizes, margins)  # (B,)
         if self.centre_coefficient and model.training:
             losses = losses + self.centre_coefficient * centre_penalty(rewards, ranks, sizes)
@@ -64,6 +66,16 @@ class RewardTrainer(OrderedEvaluationTrainer):
         rewards = torch.zeros(present.shape, device=sizes.device).masked_scatter(present, outputs["rewards"])
         ranks = torch.full(present.shape, ABSENT, device=sizes.device).masked_scatter(present, inputs["ranks"])
         return loss.detach(), rewards, ranks
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **kwargs):
+        """Trainer's loop; its loss would weigh the prompts of a last, smaller batch more."""
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if output.label_ids is not None:
+            rewards, ranks = (torch.as_tensor(found) for found in (output.predictions, output.label_ids))  # (M, K)
+            present = ranks != ABSENT
+            losses = ranking_loss(rewards[present], ranks[present], present.sum(1))
+            output.metrics[f"{metric_key_prefix}_loss"] = float(losses.mean())
+        return output
 
     def mean_reward(self, rows):
         """Mean reward of rows of answer_tokens, computed by all processes together."""

@@ -2,6 +2,11 @@
 
 import json
 import math
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -81,8 +86,9 @@ def pop(batch):
 
 
 def test_the_evaluation_is_the_mean_over_all_prompts(tmp_path):
-    """Seven prompts in batches of 3 and at once; the penalty is no part of it."""
+    """Seven prompts in batches of 3 and at once; the penalty and the margins are no part of it."""
     trainer = tiny(tmp_path, centre=0.5, per_device_eval_batch_size=3)
+    trainer.eval_dataset = [row | {"margin": 2.0} for row in trainer.eval_dataset]
     found = trainer.evaluate()
     with torch.no_grad():
         rewards = read_rewards(trainer.model.eval(), pop(PreferenceCollator(257)(rows(7, seed=1))))
@@ -149,6 +155,31 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path):
         run_training(tiny(tmp_path / f"broken{stop}", **options))
         whole, again = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", f"broken{stop}"))
         assert whole == again
+
+
+def test_two_processes_are_one(tmp_path):
+    """The same global batch: loss, evaluation and shift; the model inside a distributed wrapper is found."""
+    code = (
+        "import sys, json, torch; sys.path.insert(0, {here!r}); torch.set_num_threads(1)\n"
+        "import hftoolkit.run, test_reward_trainer as t; hftoolkit.run.plot_curves = lambda *a, **k: None\n"
+        "options = dict(centre=0.1, per_device_train_batch_size=4, per_device_eval_batch_size=2)\n"
+        "t.run_training(t.tiny({folder!r}, **options))\n"
+    ).format(here=str(Path(__file__).parent), folder=str(tmp_path / "two"))
+    one = tiny(tmp_path / "one", centre=0.1, per_device_train_batch_size=8, per_device_eval_batch_size=3)
+    expected = run_training(one)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    place = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    started = [
+        subprocess.Popen([sys.executable, "-c", code], env=place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
+    ]
+    assert [process.wait(200) for process in started] == [0, 0]
+    found = json.loads((tmp_path / "two/all_results.json").read_text())
+    for name in ("train_loss", "eval_loss", "eval_accuracy", "eval_margin"):
+        assert found[name] == pytest.approx(expected[name], abs=1e-5), name
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "two")
+    assert model.score.bias.item() == pytest.approx(one.model.score.bias.item(), abs=1e-5)
 
 
 def test_without_demonstrations_the_rewards_stay(tmp_path):
