@@ -20,6 +20,7 @@ from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from hftoolkit.errors import DataError, HubError, UserError
 from hftoolkit.plots import plot_curves
 from hftoolkit.training import provenance
+from hftoolkit.training.adaptation import exported
 from hftoolkit.training.callbacks import FiniteCheck, Interruption, require_finite_weights
 from hftoolkit.training.checkpoints import finish_interrupted_saves, list_checkpoints, newest_whole, require_same_model
 from hftoolkit.training.disk import explained, read_json, require_space, require_writable, write_json
@@ -135,7 +136,7 @@ class _Run(TrainerCallback):
             self.record = RunRecord(self.folder, **first_record(self.trainer.args, self.arguments, self.data_summary))
             checkpoint = newest_whole(self.folder)
             if checkpoint is not None:
-                require_same_model(checkpoint, self.trainer.model)
+                require_same_model(checkpoint, exported(self.trainer.model))
             self.record.write()
         return checkpoint
 

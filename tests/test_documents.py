@@ -69,7 +69,7 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch):
         if f"--output_dir {name}" in command:
             (Path(name) / "config.json").unlink()
     argv = ["./DATA" if word == "DATA" else word for word in argv]
-    needs_flag = {"gpt/gpt2", "bert/base", "bert/large", "t5/base"} & set(argv)  # bf16 asks for a GPU or --use_cpu
+    needs_flag = {"gpt/gpt2", "gpt/ppo", "bert/base", "bert/large", "t5/base"} & set(argv)  # bf16 asks for a GPU or --use_cpu
     parse(recipe, [*argv, "--use_cpu"] if needs_flag else argv)
 
 

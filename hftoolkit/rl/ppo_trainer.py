@@ -12,6 +12,8 @@ step of Trainer is one minibatch; accumulation, clipping, schedules, callbacks, 
 Shapes: B = responses of all processes, R = longest response, F = reward functions.
 """
 
+import contextlib
+
 import torch
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -105,6 +107,7 @@ class PPOTrainer(Trainer):
         self.kl_control = KLController(args.kl_coef, args.kl_target, args.kl_horizon)
         self.score_norm = RunningNorm() if args.score_norm else None
         self.ptx_dataset, self.experience, self.rollout_report = ptx_dataset, None, {}
+        self.stopped_by = None  # why the training ended early
         super().__init__(
             model=pair,
             args=args,
@@ -218,6 +221,16 @@ class PPOTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def evaluate_reference(self):
+        """What the reference reaches on the held-out prompts, with the same random numbers as `evaluate`."""
+        policy = self.model.policy
+        with policy.disable_adapter() if self.reference.by_adapter else contextlib.nullcontext():
+            self.model.policy = policy if self.reference.by_adapter else self.reference.model
+            try:
+                return evaluate_prompts(self, self.eval_dataset)
+            finally:
+                self.model.policy = policy
 
     # Two learning rates, and checkpoints of two models.
 

@@ -1,11 +1,9 @@
-"""Rewards by name, as recipes take them: a reward model, a function in a Python file, or the built-in judge."""
+"""Rewards by name, as recipes take them: a reward model, a function in a Python file, or one that is built in."""
 
 import importlib.util
 from pathlib import Path
 
 from hftoolkit.errors import CheckpointError, DataError
-
-JUDGE = "judge"
 
 
 def judge(prompts, completions, **columns):
@@ -15,19 +13,27 @@ def judge(prompts, completions, **columns):
     return [judge_answer(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
 
 
+def brief(prompts, completions, **columns):
+    """2 to the power of minus characters / 10: something that any policy can learn at once, to try a setting with."""
+    return [2.0 ** (-len(text if isinstance(text, str) else text[-1]["content"]) / 10) for text in completions]
+
+
+BUILTIN = {"judge": judge, "brief": brief}
+
+
 def load_reward(name, batch_size=16, max_length=None):
     """A reward function from its name.
 
     Args:
-        name: `judge`; `file.py:function`; or the folder or Hub id of a sequence classifier with one label.
+        name: `judge` or `brief`; `file.py:function`; or the folder or Hub id of a sequence classifier with one label.
         batch_size, max_length: of a reward model.
 
     Raises:
         DataError: no such file or function.
         CheckpointError: the model has no scalar head; see RewardModel.
     """
-    if name == JUDGE:
-        return judge
+    if name in BUILTIN:
+        return BUILTIN[name]
     path, colon, function = name.rpartition(":")
     if colon and path.endswith(".py"):
         return load_function(Path(path), function)

@@ -130,6 +130,11 @@ def without_adapter(model):
     return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
+def exported(model):
+    """What a run leaves of the module that it trained: of a policy with its value function, the policy."""
+    return getattr(model, "exported_model", model)
+
+
 def save_merged(peft_model, folder):
     """Turn a folder in which a PeftModel was saved into that of the merged model, with the updates in `adapter/`."""
     folder = Path(folder)

@@ -7,7 +7,7 @@ from transformers import PreTrainedTokenizerFast
 
 from hftoolkit.tokenization.pipelines import kind_of
 from hftoolkit.training import provenance
-from hftoolkit.training.adaptation import is_update, without_adapter
+from hftoolkit.training.adaptation import exported, is_update, without_adapter
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def first_record(args, others, data_summary):
 
 def card_facts(trainer, others, record, results):
     """Everything a model card may quote; nothing that was not measured or given."""
-    model, args, tokenizer = without_adapter(trainer.model), trainer.args, trainer.processing_class
+    model, args, tokenizer = without_adapter(exported(trainer.model)), trainer.args, trainer.processing_class
     measured = {key: value for key, value in results.items() if key not in ("baselines", "undefined")}
     config = getattr(model, "config", None)
     facts = {key: record[key] for key in ("data", "given", "versions", "hardware", "wall_seconds", "cpu_seconds")}

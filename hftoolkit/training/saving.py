@@ -14,7 +14,7 @@ from pathlib import Path
 from transformers.utils import logging as transformers_logging
 
 from hftoolkit.errors import MachineError
-from hftoolkit.training.adaptation import save_merged, without_adapter
+from hftoolkit.training.adaptation import exported, save_merged, without_adapter
 from hftoolkit.training.callbacks import require_finite_weights
 from hftoolkit.training.checkpoints import FORMAT, MANIFEST, STAGING, publish, rotate, seal
 from hftoolkit.training.disk import explained, flush_to_disk, write_json
@@ -145,8 +145,9 @@ def save_final_model(trainer):
         if not trainer.args.should_save:
             return
         (staged / PICKLED_ARGUMENTS).unlink(missing_ok=True)
-        if without_adapter(trainer.model) is not trainer.model and not trainer.is_fsdp_enabled:
-            save_merged(trainer.model, staged)
+        model = exported(trainer.model)
+        if without_adapter(model) is not model and not trainer.is_fsdp_enabled:
+            save_merged(model, staged)
         for path in staged.rglob("*"):
             flush_to_disk(path)
         for path in sorted(staged.iterdir()):
