@@ -2,7 +2,7 @@
 
     python recipes/reward.py --config gpt/reward_tiny --output_dir runs/reward
     python recipes/reward.py --config bert/reward_cpu --model_name_or_path google-bert/bert-base-uncased --dataset DATA
-    accelerate launch recipes/reward.py --config gpt/reward --dataset Anthropic/hh-rlhf
+    accelerate launch recipes/reward.py --config gpt/reward --model_name_or_path openai-community/gpt2
 
 Papers: Ouyang et al. 2022, "InstructGPT", https://arxiv.org/abs/2203.02155, Sections 3.4, 3.5 and C.2; Bai et al. 2022,
 https://arxiv.org/abs/2204.05862 (HH-RLHF). Input: --dataset builtin or builtin:rankings, files as HH-RLHF, TRL or
