@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import torch
+from transformers import TrainingArguments
 
 import hftoolkit
 from hftoolkit.arguments.checks import inert_keys
@@ -134,10 +135,15 @@ def _idle(chosen):
 
 
 def hyperparameters(training_args, others=()):
-    """The arguments that decide a result, flat; None, empty, False and idle ones are left out."""
+    """The arguments that decide a result, flat; None, empty, False and idle ones are left out.
+
+    Of TrainingArguments these are the DECISIVE ones, of what a subclass such as SFTConfig adds, all.
+    """
     stock = training_args.to_dict()
     length = "num_train_epochs" if stock["max_steps"] > 0 else "max_steps"  # the one that decides nothing
-    chosen = {name: stock[name] for name in DECISIVE if name in stock and name != length}
+    common = {field.name for field in dataclasses.fields(TrainingArguments)}
+    added = [field.name for field in dataclasses.fields(training_args) if field.name not in common]
+    chosen = {name: stock[name] for name in (*DECISIVE, *added) if name in stock and name != length}
     for arguments in others:
         chosen |= dataclasses.asdict(arguments)
     idle = _idle(chosen)

@@ -63,3 +63,12 @@ def test_the_card_shows_only_options_that_decide_something(tmp_path):
     assert not of_files & builtin.keys() and builtin["builtin_documents"] == 20000
     assert of_files <= local.keys() and "builtin_documents" not in local and "on_bad_row" not in local
     assert (skipping["on_bad_row"], skipping["max_bad_rows"]) == ("skip", 10)
+
+
+def test_what_a_subclass_of_the_training_arguments_adds_decides_too(tmp_path):
+    from hftoolkit.rl.config import PPOConfig
+
+    args = PPOConfig(output_dir=str(tmp_path), kl_coef=0.07, report_to=[], use_cpu=True)
+    found = hyperparameters(args)
+    assert found["kl_coef"] == 0.07 and found["rollout_batch_size"] == 64
+    assert "kl_target" not in found and "logging_dir" not in found
