@@ -6,21 +6,19 @@ prompt and completion, the prompts that reward models and PPO use too; `builtin:
 instructions in Alpaca's form.
 """
 
-import csv
 import logging
 from collections.abc import Iterator
 from itertools import chain
-from pathlib import Path
 from types import SimpleNamespace
 
 from datasets import DatasetDict
 
 from hftoolkit.errors import DataError
 
-from .formats import LONGEST_ROW
 from .instructions_rows import instruction_rows
-from .labelled import load_examples, parse_json
-from .opening import ROW_SUFFIXES, data_suffix, opened
+from .labelled import load_examples
+from .numbered_rows import numbered_rows
+from .opening import ROW_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -142,60 +140,6 @@ class _Reader:
 def _named(form):
     *columns, conversational = form
     return f"{' and '.join(columns)} as {'messages' if conversational else 'text'}"
-
-
-def numbered_rows(file: Path) -> Iterator[tuple[int, object]]:
-    """Line or row number and content of each row of a file; a DataError stands for a row that is broken by itself."""
-    if data_suffix(file) == ".parquet":
-        yield from _parquet_rows(file)
-        return
-    with opened(file, newline="") as text:
-        if data_suffix(file) in (".csv", ".tsv"):
-            yield from _table_rows(text, file)
-            return
-        if data_suffix(file) == ".json":
-            start = ""
-            while (character := text.read(1)).isspace():
-                start += character
-            if character == "[":
-                yield from enumerate(parse_json(start + "[" + text.read(), str(file)), start=1)
-                return
-            text.seek(0)
-        for number, line in enumerate(text, start=1):
-            if line.strip():
-                yield number, _parsed(line, file, number)
-
-
-def _parsed(line, file, number):
-    try:
-        return parse_json(line, str(file), number)
-    except DataError as error:
-        return error
-
-
-def _table_rows(text, file):
-    csv.field_size_limit(LONGEST_ROW)
-    options = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if data_suffix(file) == ".tsv" else {}
-    reader = csv.DictReader(text, strict=True, restkey="", **options)
-    try:
-        for row in reader:
-            if None in row.values() or "" in row:
-                yield reader.line_num, DataError(f"{file}:{reader.line_num}: another number of fields than the header")
-            else:
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise DataError(f"{file}:{reader.line_num}: broken CSV: {error}") from None
-
-
-def _parquet_rows(file):
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            yield from enumerate(chain.from_iterable(batch.to_pylist() for batch in table.iter_batches(1000)), start=1)
-    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
-        raise DataError(f"{file}: the Parquet file is damaged: {str(error).splitlines()[0]}") from error
 
 
 def describe_instructions(examples) -> dict[str, int]:

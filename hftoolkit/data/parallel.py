@@ -1,12 +1,11 @@
 """Parallel text: pairs of a sentence and its translation, from any source.
 
 A folder holds a file per split and language, a sentence a line, named by both: train.en and train.de, val.en.gz and
-val.de.gz, test_2016_flickr.en.txt and test_2016_flickr.de.txt. A file of rows (JSONL, CSV, TSV) and a Hub data set name the
+val.de.gz, test_2016_flickr.en.txt and test_2016_flickr.de.txt. A file of rows (JSON, JSON lines, CSV, TSV, Parquet) and a Hub data set name the
 languages in their columns, `en` and `de`, or in one column `translation` {"en": ..., "de": ...}. `builtin` is English
 and Tamo, the microworld's second language.
 """
 
-import csv
 import itertools
 import re
 from collections import Counter
@@ -18,14 +17,13 @@ from datasets import Dataset, DatasetDict, Features, Value
 from hftoolkit.errors import DataError
 
 from . import hub
-from .labelled import BUILTIN_SHARE, SPLIT_IN_A_NAME, files_by_split, hold_out, parse_json
+from .labelled import BUILTIN_SHARE, SPLIT_IN_A_NAME, files_by_split, hold_out
 from .microworld import translation_examples
-from .opening import ROW_SUFFIXES as TABLE_SUFFIXES
-from .opening import data_suffix, opened
+from .numbered_rows import numbered_rows
+from .opening import ROW_SUFFIXES, opened
 from .splits import SPLIT_NAMES, local_source
 
 FEATURES = Features({"source": Value("string"), "target": Value("string")})
-ROW_SUFFIXES = (".jsonl", ".csv", ".tsv")
 BUILTIN_LANGUAGES = ("en", "tamo")
 LANGUAGE = re.compile(r"[A-Za-z]+([-_][A-Za-z0-9]+)*")  # of a file's name: en, pt-br, zh_CN, es-419
 SHOWN = 3  # places that a message names
@@ -75,7 +73,9 @@ def load_parallel(
         except DataError as error:
             raise DataError(f"{error}; or give a folder with train.{languages[0]} and train.{languages[1]}") from None
         found = {
-            split: itertools.chain.from_iterable(_pairs_of_rows(_rows(file), languages, file) for file in of_split)
+            split: itertools.chain.from_iterable(
+                _pairs_of_rows(numbered_rows(file), languages, file) for file in of_split
+            )
             for split, of_split in files.items()
         }
     splits, left_out = DatasetDict(), {}
@@ -100,7 +100,7 @@ def _files_by_language(folder: Path) -> dict[str, dict[str, Path]]:
         for ending in (".gz", ".txt"):
             name = name[: -len(ending)] if name.lower().endswith(ending) else name
         stem, _, language = name.rpartition(".")
-        is_named = path.is_file() and not name.startswith(".") and f".{language.lower()}" not in TABLE_SUFFIXES
+        is_named = path.is_file() and not name.startswith(".") and f".{language.lower()}" not in ROW_SUFFIXES
         if is_named and LANGUAGE.fullmatch(language) and _split_of(stem):
             other = found.setdefault(stem, {}).setdefault(language, path)
             if other is not path:
@@ -152,26 +152,10 @@ def _pairs_of_files(pairs, folder) -> Iterator[tuple[str, str, str]]:
                 yield f"{first.name}:{number}", a.strip(), b.strip()
 
 
-def _rows(file: Path) -> Iterator[tuple[int, dict]]:
-    with opened(file, newline="") as text:
-        if data_suffix(file) == ".jsonl":
-            for number, line in enumerate(text, start=1):
-                if line.strip():
-                    yield number, parse_json(line, str(file), number)
-            return
-        plain = {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if data_suffix(file) == ".tsv" else {"strict": True}
-        reader = csv.DictReader(text, restkey="", **plain)
-        try:
-            for row in reader:
-                if None in row.values() or "" in row:
-                    raise DataError(f"{file}:{reader.line_num}: another number of fields than the header")
-                yield reader.line_num, row
-        except csv.Error as error:
-            raise DataError(f"{file}:{reader.line_num}: broken CSV: {error}") from None
-
-
 def _pairs_of_rows(rows, languages, where) -> Iterator[tuple[str, str, str]]:
     for number, row in rows:
+        if isinstance(row, DataError):
+            raise row
         texts = row["translation"] if isinstance(row, dict) and isinstance(row.get("translation"), dict) else row
         if not isinstance(texts, dict):
             raise DataError(f"{where}:{number}: a row is an object with the languages {' and '.join(languages)}")

@@ -6,9 +6,9 @@ from datasets import DatasetDict
 
 from hftoolkit.errors import DataError
 
-from .instructions import numbered_rows
 from .instructions_rows import instruction_rows
 from .labelled import load_examples
+from .numbered_rows import numbered_rows
 from .opening import ROW_SUFFIXES
 
 ANSWERS = ("completion", "messages", "output", "response", "conversations")

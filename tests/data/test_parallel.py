@@ -4,6 +4,7 @@ import gzip
 import json
 
 import pytest
+from datasets import Dataset
 
 from hftoolkit.arguments import ExampleArguments
 from hftoolkit.data.microworld import translate
@@ -77,7 +78,7 @@ def test_two_files_of_the_same_side(folder):
 def test_a_folder_without_parallel_files(tmp_path):
     write(tmp_path, "europarl.en", ENGLISH)
     for dataset in (tmp_path, tmp_path / "europarl.en"):
-        with pytest.raises(DataError, match=r".jsonl, .csv, .tsv.*; or give a folder with train.en and train.de"):
+        with pytest.raises(DataError, match=r".jsonl, .*.csv, .tsv, .*; or give a folder with train.en and train.de"):
             load(dataset)
 
 
@@ -90,12 +91,18 @@ def test_only_a_line_feed_ends_a_line(tmp_path):
     assert rows(splits["train"]) == list(zip(english, GERMAN, strict=True))
 
 
-@pytest.mark.parametrize("form", ["translation", "columns", "tsv", "csv"])
+@pytest.mark.parametrize("form", ["translation", "columns", "tsv", "csv", "json", "parquet"])
 def test_rows_with_a_column_per_language(tmp_path, form):
     pairs = [{"en": a, "de": b} for a, b in zip(ENGLISH, GERMAN, strict=True)]
     if form in ("tsv", "csv"):
         file, mark = tmp_path / f"pairs.{form}", "\t" if form == "tsv" else ","
         file.write_text("".join(mark.join(line) + "\n" for line in [("en", "de"), *(p.values() for p in pairs)]))
+    elif form == "json":
+        file = tmp_path / "pairs.json"
+        file.write_text(json.dumps(pairs))
+    elif form == "parquet":
+        file = tmp_path / "pairs.parquet"
+        Dataset.from_list([{"translation": pair} for pair in pairs]).to_parquet(file)
     else:
         file = tmp_path / "pairs.jsonl"
         made = [{"translation": pair} if form == "translation" else pair for pair in pairs]
