@@ -122,6 +122,7 @@ def run_in_context(folder):
 
 def run_t5(folder):
     """A small T5, pretrained to fill gaps -> one model for several text-to-text tasks, beside the same from scratch."""
+    from hftoolkit.export import check_export
     from hftoolkit.recipes import finetune_t5, pretrain_t5, train_tokenizer
 
     texts, tokenizer, model, tuned = (folder / name for name in ("t5-texts", "t5-tokenizer", "t5", "t5-tasks"))
@@ -136,6 +137,8 @@ def run_t5(folder):
     _say("3. Fine-tuned on two tasks at once, as text; and the same model without pretraining")
     tuning = ["--config", "t5/finetune_quickstart", "--model_name_or_path", str(model), "--output_dir", str(tuned)]
     scores = _run(finetune_t5, tuning)["tasks"]
+    _say("4. The checkpoint, loaded by a process that does not have hftoolkit")
+    differences = check_export(model)
     unigram, rows = results["baselines"]["unigram"], []
     for name, metric, title in (
         ("sst2", "accuracy", "a good or a bad feeling, accuracy (chance 0.5)"),
@@ -151,6 +154,7 @@ def run_t5(folder):
         ("", "  always the most frequent token", unigram["eval_text_accuracy"]),
         *rows,
         ("", "answers that are malformed, share", malformed),
+        ("", "largest difference of the outputs after export", max(differences.values())),
     ], {"T5": str(model), "tuned T5": str(tuned / "seed-0")}
 
 
