@@ -1,6 +1,6 @@
 """Prompts for reinforcement learning: text, conversations or token ids, checked before anything is sampled."""
 
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 
 from hftoolkit.errors import DataError
 
@@ -67,7 +67,15 @@ def prompt_ids(prompt, tokenizer):
 
 
 def as_dataset(rows):
-    """A list of rows, or of texts, as a data set."""
-    if isinstance(rows, Dataset) or hasattr(rows, "column_names"):
+    """A list of rows, or of texts, as a data set.
+
+    Raises:
+        DataError: a stream, whose prompts cannot be drawn in a fresh order.
+    """
+    if isinstance(rows, IterableDataset):
+        raise DataError(
+            "prompts cannot be a stream: take as many as you need, Dataset.from_list(list(stream.take(n)))"
+        )
+    if isinstance(rows, Dataset):
         return rows
     return Dataset.from_list([{"prompt": row} if isinstance(row, str) else dict(row) for row in rows])

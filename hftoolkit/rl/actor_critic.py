@@ -63,7 +63,8 @@ def token_logprobs(hidden, head, targets, temperature=1.0):
     if len(hidden) <= size:
         return of_some(hidden, targets)
     pieces = zip(hidden.split(size), targets.split(size), strict=True)
-    return torch.cat([checkpoint(of_some, *piece, use_reentrant=False) for piece in pieces])
+    options = {"use_reentrant": False, "preserve_rng_state": False}  # nothing random happens in it
+    return torch.cat([checkpoint(of_some, *piece, **options) for piece in pieces])
 
 
 class ActorCritic(nn.Module):
@@ -154,12 +155,14 @@ class ActorCritic(nn.Module):
         last = all_values.gather(1, ends).squeeze(1) if with_last_value else None
         ptx_loss = None
         if ptx_input_ids is not None:
-            ptx_loss = self.policy(input_ids=ptx_input_ids, labels=ptx_input_ids).loss
+            states = last_hidden_state(self.policy, ptx_input_ids, torch.ones_like(ptx_input_ids))[:, :-1]
+            ptx_loss = -token_logprobs(states.flatten(0, 1), head, ptx_input_ids[:, 1:].flatten()).mean()
         return TokenScores(logprobs, all_values[places]), ptx_loss, last
 
     def all_values(self, input_ids, attention_mask, policy_hidden):
         """Value at every position, (B, T) in float32."""
         if self.value_model is None:
-            return self.value_head(policy_hidden.to(self.value_head.weight.dtype)).squeeze(2).float()
+            with torch.autocast(policy_hidden.device.type, enabled=False):  # values keep the precision of the head
+                return self.value_head(policy_hidden.to(self.value_head.weight.dtype)).squeeze(2).float()
         hidden = last_hidden_state(self.value_model, input_ids, attention_mask)
         return without_adapter(self.value_model).score(hidden).squeeze(2).float()

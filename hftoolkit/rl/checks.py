@@ -2,6 +2,8 @@
 
 import torch
 
+from hftoolkit.data.prompts import as_dataset, tokenize_prompts
+from hftoolkit.errors import DataError
 from hftoolkit.rl.actor_critic import last_hidden_state
 from hftoolkit.training.adaptation import without_adapter
 
@@ -21,6 +23,48 @@ def stop_tokens(args, tokenizer, config):
     return list(given)
 
 
+def prompt_options(args, config):
+    """How prompts are tokenized, as keywords of tokenize_prompts.
+
+    Raises:
+        ValueError: responses of this length leave no room for a prompt.
+    """
+    limit = getattr(config.get_text_config(decoder=True), "max_position_embeddings", None)
+    if limit is not None and limit <= args.response_length:
+        raise ValueError(
+            f"response_length {args.response_length} leaves no room for a prompt: the model reads {limit} tokens"
+        )
+    room = None if limit is None else limit - args.response_length
+    longest = min((length for length in (room, args.max_prompt_length) if length is not None), default=2**31)
+    return {"max_prompt_length": longest, "on_long": args.on_long_prompt}
+
+
+def training_prompts(dataset, tokenizer, options, rollout_batch_size):
+    """Prompts with the column prompt_ids.
+
+    Raises:
+        DataError: too few prompts, or several splits; see hftoolkit.data.prompts.
+    """
+    if isinstance(dataset, dict):
+        raise DataError(f"train_dataset has the splits {', '.join(map(str, dataset))}: give one of them")
+    prompts = tokenize_prompts(as_dataset(dataset), tokenizer, **options)
+    if len(prompts) < rollout_batch_size:
+        raise DataError(
+            f"{len(prompts)} training prompts, and a rollout takes {rollout_batch_size}: give more prompts, or set "
+            f"rollout_batch_size to at most {len(prompts)}"
+        )
+    return prompts
+
+
+def held_out_prompts(dataset, tokenizer, options):
+    """Prompts to evaluate on: None, a data set, or several by name; tokenized ones stay as they are."""
+    if isinstance(dataset, dict):
+        return {name: held_out_prompts(rows, tokenizer, options) for name, rows in dataset.items()}
+    if dataset is None or "prompt_ids" in getattr(dataset, "column_names", ()):
+        return dataset
+    return tokenize_prompts(as_dataset(dataset), tokenizer, **options, name="evaluation")
+
+
 @torch.no_grad()
 def require_readable_policy(pair):
     """Refuse a policy or value model that is not causal, and one whose logits are more than its head of its last states.
@@ -28,6 +72,12 @@ def require_readable_policy(pair):
     Raises:
         ValueError: naming the model and what is wrong with it.
     """
+    for name, adapter in getattr(pair.policy, "peft_config", {}).items():
+        if adapter.is_prompt_learning:
+            raise ValueError(
+                f"the adapter {name!r} is {adapter.peft_type.value}, whose virtual tokens PPO would leave out when it scores "
+                "responses: use LoRA or another adapter of the layers"
+            )
     policy = without_adapter(pair.policy)
     config = policy.config.get_text_config(decoder=True)
     ids = torch.arange(6, device=policy.device).unsqueeze(0) % config.vocab_size

@@ -4,7 +4,7 @@ Shapes: B = responses of all processes, T = tokens of the longest row, R = token
 of the responses of a micro-batch.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 
@@ -29,7 +29,7 @@ class Experience:
 
     def tensors(self):
         """By name, for a checkpoint."""
-        return {name: tensor.contiguous() for name, tensor in asdict(self).items()}
+        return {name: tensor.contiguous() for name, tensor in vars(self).items()}
 
     def micro_batch(self, rows, tokens):
         """The rows (n,) as arguments of ActorCritic.forward and of the losses, trimmed to the longest.
@@ -49,10 +49,11 @@ class Experience:
             **flat,
         }
 
-    def minibatch(self, number, size, num_parts, seed):
-        """One minibatch as micro-batches of equal numbers of rows, those of similar length together.
+    def part_of_minibatch(self, part, number, size, num_parts, seed):
+        """One of the micro-batches of a minibatch, which have equal numbers of rows, those of similar length together.
 
         Args:
+            part: of the micro-batch in the minibatch.
             number: of the minibatch among all of this rollout; every pass over the rollout is a fresh permutation.
             size: rows of a minibatch.
             num_parts: micro-batches, of all processes.
@@ -65,4 +66,4 @@ class Experience:
         lengths = self.prompt_lengths[rows] + self.response_lengths[rows]
         rows = rows[lengths.argsort(stable=True)]
         tokens = self.response_lengths[rows].sum().clamp(min=1)
-        return [self.micro_batch(part, tokens) for part in rows.chunk(num_parts)]
+        return self.micro_batch(rows.chunk(num_parts)[part], tokens)

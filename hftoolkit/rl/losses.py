@@ -44,6 +44,28 @@ def clipped_value_loss(values, old_values, returns, cliprange_value=0.2):
     return 0.5 * torch.maximum(plain_error, bounded_error), bounded_error > plain_error
 
 
+def ppo_parts(new, batch, cliprange, cliprange_value):
+    """Losses and statistics of a micro-batch by name, each summed over its tokens and divided by `batch["tokens"]`.
+
+    Args:
+        new: TokenScores of the policy that is trained.
+        batch: old_logprobs, old_values, advantages, returns, (N,) each, and tokens, those of the whole minibatch.
+    """
+    old = batch["old_logprobs"]
+    policy, ratio, clipped = clipped_policy_loss(new.logprobs, old, batch["advantages"], cliprange)
+    value, value_clipped = clipped_value_loss(new.values, batch["old_values"], batch["returns"], cliprange_value)
+    found = {
+        "policy_loss": policy,
+        "value_loss": value,
+        "approximate_kl": approximate_kl(new.logprobs, old),
+        "clipped": clipped.float(),
+        "value_clipped": value_clipped.float(),
+        "ratio": ratio,
+        "ratio_variance": (ratio - 1).square(),
+    }
+    return {name: part.sum() / batch["tokens"] for name, part in found.items()}
+
+
 def approximate_kl(logprobs, old_logprobs):
     """Half the squared log-ratio of every token, (N,): its mean says how far the policy has moved since sampling."""
     return 0.5 * (logprobs - old_logprobs).square()

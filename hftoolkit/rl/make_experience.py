@@ -4,6 +4,7 @@ Shapes: B = responses of all processes (b of this one), R = longest response, F 
 """
 
 import torch
+from accelerate.utils import gather_object
 from transformers import PreTrainedTokenizerBase
 
 from hftoolkit.errors import DataError
@@ -17,9 +18,7 @@ from hftoolkit.rl.advantages import (
 )
 from hftoolkit.rl.experience import Experience
 from hftoolkit.rl.rollout import sample_rollout, score_rollout
-from hftoolkit.rl.scoring import call_reward, combined_scores, function_name, shape_scores
-
-EVALUATION_STREAM = 2**40  # seeds of evaluations are far from those of rollouts
+from hftoolkit.rl.scoring import call_reward, combined_scores, shape_scores, without_score
 
 
 def prompt_order(number, seed, epoch):
@@ -39,24 +38,49 @@ def make_experience(trainer, rollout):
     per_pass = len(trainer.train_dataset) // size
     order = prompt_order(len(trainer.train_dataset), args.seed, rollout // per_pass)
     chosen = own_part(order[rollout % per_pass * size :][:size], args)
-    data = trainer.train_dataset[chosen]
     seed = args.seed + 15_485_863 * (rollout + 1)
-    found, scores, (parts, applies) = respond(trainer, data, seed, size)
+    uniforms = own_part(uniform_numbers(seed, size, args.response_length), args)
+    answered = in_agreement(trainer, lambda: respond(trainer, trainer.train_dataset[chosen], uniforms, seed))
+    found, scores, (parts, applies) = answered
     gathered = gather_all(trainer, found, scores, parts, applies)
-    return finish(trainer, *gathered)
+    experience, report = finish(trainer, *gathered)
+    return experience, report | {"episode": (rollout + 1) * size}
 
 
-def respond(trainer, data, seed, total):
-    """Sample and score responses to the prompts of this process, b of `total`.
+def uniform_numbers(seed, number, length):
+    """The random numbers of `number` responses, (number, length): the same however many processes share them."""
+    return torch.rand(number, length, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def in_agreement(trainer, function):
+    """Call a function in every process; the DataError of one is raised in all, so that none waits for it."""
+    result, error = None, None
+    try:
+        result = function()
+    except DataError as caught:
+        error = caught
+    if trainer.args.world_size > 1:
+        failures = [text for text in gather_object([None if error is None else str(error)]) if text is not None]
+        error = error or (DataError(failures[0]) if failures else None)
+    if error is not None:
+        raise error
+    return result
+
+
+def respond(trainer, data, uniforms, seed):
+    """Sample and score responses to the prompts of this process.
+
+    Args:
+        data: columns of the prompts, b rows.
+        uniforms: the random numbers of these rows, (b, R).
+        seed: for the backend "generate", which draws its own numbers in each process.
 
     Returns:
         (Rollout, Scores, (rewards (b, F), where they apply (b, F))).
     """
     args, pair = trainer.args, trainer.model
     tokenizer = trainer.processing_class
-    generator = torch.Generator().manual_seed(seed)
-    uniforms = torch.rand(total, args.response_length, generator=generator, dtype=torch.float64)
-    uniforms = uniforms[own_part(range(total), args)] if total > len(data["prompt_ids"]) else uniforms
+    generator = torch.Generator().manual_seed(seed + 32_452_843 * args.process_index)
     training = pair.training
     pair.eval()
     try:
@@ -70,8 +94,9 @@ def respond(trainer, data, seed, total):
                 pad_id=pad_id(tokenizer, trainer.stop_token_ids),
                 generator=generator,
             )
-            # Cached decoding and a full pass differ by the rounding of bfloat16, which the ratio must not see.
+            # Cached decoding and a full pass differ by the rounding of bfloat16 or TF32, which the ratio must not see.
             exact = args.rollout_backend == "native" and not (args.bf16 or args.fp16)
+            exact = exact and torch.get_float32_matmul_precision() == "highest"
             exact = exact and next(pair.policy.parameters()).dtype == torch.float32
             scores = score_rollout(
                 pair, trainer.reference, found, args.rollout_forward_batch_size, score_policy=not exact
@@ -101,7 +126,8 @@ def rewards_of(trainer, data, found):
     columns = {name: values for name, values in data.items() if name not in ("prompt", "prompt_ids")}
     ids = found.completion_ids()
     columns["trainer_state"] = trainer.state
-    results = [call_reward(function, prompts, answers, ids, columns) for function in trainer.reward_funcs]
+    given = (prompts, answers, ids, columns, trainer.args.on_reward_error)
+    results = [call_reward(function, *given) for function in trainer.reward_funcs]
     parts, applies = (torch.stack(list(tensors), dim=1) for tensors in zip(*results, strict=True))
     return parts, applies
 
@@ -130,8 +156,7 @@ def gather_all(trainer, found, scores, parts, applies):
 def finish(trainer, found, scores, parts, applies):
     """Rewards, advantages and returns of gathered responses: (Experience, report)."""
     args, control = trainer.args, trainer.kl_control
-    names = [function_name(function) for function in trainer.reward_funcs]
-    given = combined(trainer, found, parts, applies, names)
+    given = combined(trainer, found, parts, applies)
     left_out = ~given.isfinite()
     found.response_lengths = found.response_lengths.masked_fill(left_out, 0)
     mask = found.mask
@@ -149,11 +174,12 @@ def finish(trainer, found, scores, parts, applies):
     options = {"gamma": args.gamma, "lam": args.lam, "last_values": last}
     values = scores.values.masked_fill(~mask, 0.0)
     advantages, returns = advantages_and_returns(rewards, values, mask, **options)
-    report = describe(found, scores, given, shaped, left_out, control.coefficient)
+    report = describe(found, scores, given, shaped, left_out, control.coefficient * kl)
     report["val/explained_variance"] = float(explained_variance(values, returns, mask))
+    report["objective/kl_coef"] = control.coefficient
     report["val/returns"], report["val/values"] = (float(masked_mean(x, mask)) for x in (returns, values))
-    for number, name in enumerate(names):
-        used = applies[:, number]
+    for number, name in enumerate(trainer.reward_names):
+        used = applies[:, number] & parts[:, number].isfinite()
         report[f"rewards/{name}"] = float(parts[used, number].mean()) if used.any() else 0.0
     kept = int((~left_out).sum())
     control.update(report["objective/kl"], kept)
@@ -166,37 +192,38 @@ def finish(trainer, found, scores, parts, applies):
     return Experience(found.input_ids, **lengths, **tensors), report
 
 
-def combined(trainer, found, parts, applies, names):
-    """The weighted scores, (B,); an error names prompt and completion."""
-    pairs = zip(found.input_ids.tolist(), found.prompt_lengths.tolist(), strict=True)
-    prompts = [row[:n] for row, n in pairs]
-    bad = ~parts.isfinite().all(dim=1) | ~applies.any(dim=1)
-    texts = [("", "")] * len(prompts)
-    if bad.any():  # decoded only for the message
-        decode = trainer.processing_class.batch_decode
-        texts = list(zip(decode(prompts), decode(found.completion_ids()), strict=True))
+def combined(trainer, found, parts, applies):
+    """The weighted scores, (B,), nan where a response has none; an error names prompt and completion."""
+    args, decode = trainer.args, trainer.processing_class.batch_decode
     weights = trainer.reward_weights.to(parts.device)
-    return combined_scores(parts, applies, weights, names, *zip(*texts, strict=True), trainer.args.on_reward_error)
+    prompts = completions = None
+    if args.on_reward_error == "stop" and without_score(parts, applies, weights).any():  # texts for the message
+        prompts = decode([r[:n] for r, n in zip(found.input_ids.tolist(), found.prompt_lengths.tolist(), strict=True)])
+        completions = decode(found.completion_ids())
+    return combined_scores(parts, applies, weights, trainer.reward_names, prompts, completions, args.on_reward_error)
 
 
-def describe(found, scores, given, shaped, left_out, kl_coef):
-    """Statistics of a rollout, means over its responses; TRL's names where it had them."""
+def describe(found, scores, given, shaped, left_out, penalty):
+    """Statistics of a rollout, means over its responses; TRL's names where it had them.
+
+    Args:
+        penalty: what is taken from the reward of every token for the KL, (B, R).
+    """
     mask, kept = found.mask, ~left_out
     number = kept.sum()
 
     def per_response(x):
         return float(x.masked_fill(~mask, 0.0).sum() / number)
 
-    kl = per_response(scores.logprobs - scores.ref_logprobs)
+    taken = per_response(penalty)
     lengths = found.response_lengths[kept].float()
     report = {
-        "objective/kl": kl,
+        "objective/kl": per_response(scores.logprobs - scores.ref_logprobs),
         "objective/entropy": per_response(-scores.logprobs),  # of the sampled tokens: an estimate without bias
-        "objective/non_score_reward": -kl_coef * kl,
-        "objective/rlhf_reward": float(shaped[kept].mean()) - kl_coef * kl,
+        "objective/non_score_reward": -taken,
+        "objective/rlhf_reward": float(shaped[kept].mean()) - taken,
         "objective/scores": float(given[kept].mean()),
         "objective/scores_std": float(given[kept].std(correction=0)),
-        "objective/kl_coef": kl_coef,
         "policy/entropy_avg": float(masked_mean(-scores.logprobs, mask)),
         "val/num_eos_tokens": int((found.ended & kept).sum()),
         "completions/mean_length": float(lengths.mean()),
@@ -208,42 +235,8 @@ def describe(found, scores, given, shaped, left_out, kl_coef):
 
 
 def stop_if_far(trainer, kl):
-    """End the training after a rollout whose KL is above max_kl; the update at hand is still made."""
+    """End the training where the KL of a rollout is above max_kl, before an update is made on it."""
     limit = trainer.args.max_kl
     if limit is not None and kl > limit:
         trainer.stopped_by = f"KL {kl:.4g} nats per response at step {trainer.state.global_step}, max_kl is {limit:g}"
         trainer.control.should_training_stop = True
-
-
-@torch.no_grad()
-def evaluate_prompts(trainer, data):
-    """Means over the responses to held-out prompts; samples of them are kept in trainer.samples."""
-    args = trainer.args
-    rows = list(range(args.process_index, len(data), args.world_size))
-    names = [function_name(function) for function in trainer.reward_funcs]
-    sums = torch.zeros(5 + len(names), dtype=torch.float64)
-    trainer.samples = []
-    if rows:
-        batch = data[rows]
-        found, scores, (parts, applies) = respond(
-            trainer, batch, args.seed + EVALUATION_STREAM + args.process_index, len(rows)
-        )
-        given = (parts * trainer.reward_weights).sum(dim=1)
-        difference = (scores.logprobs - scores.ref_logprobs).masked_fill(~found.mask, 0.0).sum(dim=1)
-        measured = [given, difference.cpu(), found.response_lengths.cpu(), found.ended.cpu()]
-        sums = torch.stack(
-            [torch.tensor(float(len(rows))), *(x.double().sum() for x in measured), *parts.double().sum(dim=0)]
-        )
-        shown = args.num_sample_completions
-        texts = completions_of(trainer, found)
-        trainer.samples = [
-            {"prompt": prompt, "completion": text, "reward": reward}
-            for prompt, text, reward in zip(
-                batch["prompt"][:shown], texts[:shown], given[:shown].tolist(), strict=True
-            )
-        ]
-    sums = trainer.accelerator.reduce(sums.to(args.device), "sum").tolist()
-    count, reward, kl, length, ended = sums[:5]
-    metrics = {"reward": reward / count, "kl": kl / count, "length": length / count, "ended": ended / count}
-    metrics["rlhf_reward"] = metrics["reward"] - trainer.kl_control.coefficient * metrics["kl"]
-    return metrics | {f"rewards/{name}": value / count for name, value in zip(names, sums[5:], strict=True)}

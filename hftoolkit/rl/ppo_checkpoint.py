@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from hftoolkit.errors import CheckpointError
 from hftoolkit.rl.experience import Experience
 from hftoolkit.training.disk import read_json, write_json
 
@@ -54,6 +55,7 @@ def save_progress(trainer, trial=None):
     folder = run / f"checkpoint-{trainer.state.global_step}" / PROGRESS_FOLDER
     os.makedirs(folder, exist_ok=True)
     state = {"kl_coefficient": trainer.kl_control.coefficient, "report": trainer.rollout_report}
+    state["updates_per_rollout"] = trainer.updates_per_rollout
     if trainer.score_norm is not None:
         state["score_norm"] = asdict(trainer.score_norm)
     write_json(folder / STATE_FILE, state)
@@ -72,7 +74,11 @@ def load_policy(trainer, load, checkpoint):
 
 
 def load_value_and_progress(trainer, checkpoint):
-    """Put back what save_models and save_progress wrote."""
+    """Put back what save_models and save_progress wrote.
+
+    Raises:
+        CheckpointError: its rollouts gave another number of updates, so that its step is in another rollout here.
+    """
     pair, folder = trainer.model, Path(checkpoint) / VALUE_FOLDER
     if pair.value_model is None:
         pair.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
@@ -80,6 +86,12 @@ def load_value_and_progress(trainer, checkpoint):
         _load_model(pair.value_model, folder)
     folder = Path(checkpoint) / PROGRESS_FOLDER
     state = read_json(folder / STATE_FILE)
+    if state["updates_per_rollout"] != trainer.updates_per_rollout:
+        raise CheckpointError(
+            f"{checkpoint} is of a run with {state['updates_per_rollout']} updates per rollout, and here are "
+            f"{trainer.updates_per_rollout}: keep rollout_batch_size, num_ppo_epochs and the minibatch "
+            "(per_device_train_batch_size x gradient_accumulation_steps x processes), with any number of processes"
+        )
     trainer.kl_control.coefficient, trainer.rollout_report = state["kl_coefficient"], state["report"]
     for name, value in state.get("score_norm", {}).items():
         setattr(trainer.score_norm, name, value)

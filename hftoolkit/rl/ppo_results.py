@@ -5,7 +5,7 @@ from transformers import AutoModelForSequenceClassification
 
 from hftoolkit.data.labelled import fingerprint
 from hftoolkit.errors import DataError
-from hftoolkit.rl.make_experience import evaluate_prompts
+from hftoolkit.rl.evaluation import evaluate_prompts, evaluate_reference
 from hftoolkit.training.disk import write_json
 
 SAMPLES_FILE = "samples.json"
@@ -68,9 +68,10 @@ def evaluate_policy(trainer):
     """
     if trainer.eval_dataset is None:
         return {}
-    evaluate_prompts(trainer, trainer.eval_dataset)
+    if trainer.samples_step != trainer.state.global_step:  # the last evaluation was in an earlier start of the run
+        evaluate_prompts(trainer, trainer.eval_dataset)
     after = trainer.samples
-    before = trainer.evaluate_reference()
+    before = evaluate_reference(trainer, trainer.eval_dataset)
     if trainer.args.process_index == 0:
         pairs = zip(trainer.samples, after, strict=True)
         rows = [

@@ -12,23 +12,31 @@ step of Trainer is one minibatch; accumulation, clipping, schedules, callbacks, 
 Shapes: B = responses of all processes, R = longest response, F = reward functions.
 """
 
-import contextlib
+from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from hftoolkit.data.prompts import as_dataset, tokenize_prompts
 from hftoolkit.errors import DataError
 from hftoolkit.rl import ppo_checkpoint
 from hftoolkit.rl.actor_critic import ActorCritic
-from hftoolkit.rl.checks import require_readable_policy, stop_tokens
+from hftoolkit.rl.checks import (
+    held_out_prompts,
+    prompt_options,
+    require_readable_policy,
+    stop_tokens,
+    training_prompts,
+)
+from hftoolkit.rl.evaluation import evaluate_prompts
 from hftoolkit.rl.kl_control import KLController
-from hftoolkit.rl.losses import approximate_kl, clipped_policy_loss, clipped_value_loss
-from hftoolkit.rl.make_experience import evaluate_prompts, make_experience
+from hftoolkit.rl.losses import ppo_parts
+from hftoolkit.rl.make_experience import make_experience
+from hftoolkit.rl.micro_batches import MicroBatches
+from hftoolkit.rl.ptx import ptx_rows
 from hftoolkit.rl.rollout import Reference
-from hftoolkit.rl.scoring import RunningNorm
+from hftoolkit.rl.scoring import RunningNorm, unique_names
 from hftoolkit.training.loss_parts import LossParts
+from hftoolkit.training.optimizers import set_rate
 
 PARTS = {  # per token of a minibatch, means over the updates since the last report; TRL's names where it had them
     "policy_loss": "loss/policy_avg",
@@ -38,6 +46,7 @@ PARTS = {  # per token of a minibatch, means over the updates since the last rep
     "clipped": "policy/clipfrac_avg",
     "value_clipped": "val/clipfrac_avg",
     "ratio": "val/ratio",
+    "ratio_variance": "val/ratio_var",  # about 1, which is the mean under the policy that sampled
 }
 
 
@@ -53,7 +62,7 @@ class PPOTrainer(Trainer):
         ref_model: the reference; None is the policy as it is now (PEFT: without the new adapters).
         train_dataset: prompts, a data set or list of rows with `prompt` (text or conversation) or `input_ids`; other
             columns go to the reward functions.
-        eval_dataset: held-out prompts.
+        eval_dataset: held-out prompts, or a dictionary of several such data sets.
         processing_class: the policy's tokenizer.
         ptx_dataset: rows of `input_ids` of equal length, pretraining text for ptx_coef.
         peft_config: wraps the policy.
@@ -99,8 +108,10 @@ class PPOTrainer(Trainer):
         require_readable_policy(pair)
         self.stop_token_ids = stop_tokens(args, processing_class, pair.config)
         self.reference = Reference(model, ref_model)
-        limit = getattr(pair.config, "max_position_embeddings", None)
-        prompts, held_out = self._tokenized(train_dataset, eval_dataset, processing_class, args, limit)
+        self.reward_names = unique_names(self.reward_funcs)
+        self.prompt_options = prompt_options(args, pair.config)
+        prompts = training_prompts(train_dataset, processing_class, self.prompt_options, args.rollout_batch_size)
+        held_out = held_out_prompts(eval_dataset, processing_class, self.prompt_options)
         if args.total_episodes is not None:
             rollouts = -(-args.total_episodes // args.rollout_batch_size)
             args.max_steps = rollouts * self.updates_per_rollout
@@ -108,6 +119,7 @@ class PPOTrainer(Trainer):
         self.score_norm = RunningNorm() if args.score_norm else None
         self.ptx_dataset, self.experience, self.rollout_report = ptx_dataset, None, {}
         self.stopped_by = None  # why the training ended early
+        self.samples, self.samples_step = [], None  # of the last evaluation, and the step at which it was
         super().__init__(
             model=pair,
             args=args,
@@ -117,29 +129,12 @@ class PPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
-        self.add_callback(LossParts(list(PARTS)))
-        if self.reference.model is not None:
-            self.reference.model.to(args.device)
-
-    @staticmethod
-    def _tokenized(train_dataset, eval_dataset, tokenizer, args, limit):
-        """Both splits with the column prompt_ids."""
-        longest = args.max_prompt_length if limit is None else limit - args.response_length
-        if longest is not None and longest < 1:
-            raise ValueError(
-                f"response_length {args.response_length} leaves no room for a prompt: the model reads {limit} tokens"
-            )
-        longest = min(filter(None, (longest, args.max_prompt_length)), default=2**31)
-        options = {"max_prompt_length": longest, "on_long": args.on_long_prompt}
-        prompts = tokenize_prompts(as_dataset(train_dataset), tokenizer, **options)
-        if len(prompts) < args.rollout_batch_size:
-            raise DataError(
-                f"{len(prompts)} training prompts, and a rollout takes {args.rollout_batch_size}: give more prompts, or set "
-                f"rollout_batch_size to at most {len(prompts)}"
-            )
-        if eval_dataset is not None:
-            eval_dataset = tokenize_prompts(as_dataset(eval_dataset), tokenizer, **options, name="evaluation")
-        return prompts, eval_dataset
+        self.part_names = [name for name in PARTS if args.ptx_coef or name != "ptx_loss"]
+        self.add_callback(LossParts(self.part_names))
+        readers = [self.reference.model, *(getattr(function, "model", None) for function in self.reward_funcs)]
+        for model in readers:
+            if isinstance(model, torch.nn.Module):
+                model.to(args.device)
 
     # The training data are the rollouts.
 
@@ -147,29 +142,40 @@ class PPOTrainer(Trainer):
         """A loader whose items are micro-batches of experience; one pass uses every prompt once, but for a remainder."""
         rollouts = len(self.train_dataset) // self.args.rollout_batch_size
         number = rollouts * self.updates_per_rollout * self.args.gradient_accumulation_steps
-        batches = MicroBatches(self, number)
-        return DataLoader(batches, batch_size=1, shuffle=False, collate_fn=batches.only)
+        return MicroBatches(self, number).loader()
 
     def micro_batch(self, part):
         """Micro-batch `part` of this process, of the update that comes next; a new rollout where the last one ended."""
         args = self.args
         rollout, number = divmod(self.state.global_step, self.updates_per_rollout)
         if part == 0 and (number == 0 or self.experience is None):
-            self.experience, self.rollout_report = make_experience(self, rollout)
-        parts = args.gradient_accumulation_steps * args.world_size
-        seed = args.seed + 1_000_003 * rollout
-        found = self.experience.minibatch(number, args.minibatch_size, parts, seed)[
-            part * args.world_size + args.process_index
-        ]
+            self._sample(rollout)
+        own = part * args.world_size + args.process_index  # among the micro-batches of all processes
+        parts, seed = args.gradient_accumulation_steps * args.world_size, args.seed + 1_000_003 * rollout
+        found = self.experience.part_of_minibatch(own, number, args.minibatch_size, parts, seed)
         if args.ptx_coef:
-            generator = torch.Generator().manual_seed(
-                args.seed + 7_919 * self.state.global_step + args.process_index + part
-            )
-            rows = torch.randint(
-                len(self.ptx_dataset), (args.ptx_batch_size * args.per_device_train_batch_size,), generator=generator
-            )
-            found["ptx_input_ids"] = torch.tensor(self.ptx_dataset[rows.tolist()]["input_ids"])
+            found["ptx_input_ids"] = ptx_rows(self.ptx_dataset, args, self.state.global_step, own)
         return found
+
+    def _sample(self, rollout):
+        """The experience of the next updates.
+
+        Raises:
+            DataError: a reward failed; the updates so far are in a checkpoint, unless save_strategy is "no".
+            StopIteration: the KL is above max_kl, and no update is to follow.
+        """
+        if self.stopped_by is None:
+            try:
+                self.experience, self.rollout_report = make_experience(self, rollout)
+            except DataError:
+                step, args = self.state.global_step, self.args
+                if step and args.save_strategy != "no" and not Path(args.output_dir, f"checkpoint-{step}").exists():
+                    self._save_checkpoint(self.model_wrapped, trial=None)
+                raise
+            if self.stopped_by is not None:
+                self.log(dict(self.rollout_report))
+        if self.stopped_by is not None:
+            raise StopIteration
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Clipped policy loss and vf_coef times clipped value loss, summed over tokens and divided by all of the minibatch.
@@ -179,31 +185,20 @@ class PPOTrainer(Trainer):
         args = self.args
         names = ("input_ids", "attention_mask", "prompt_lengths")
         new, ptx_loss, _ = model(*(inputs[name] for name in names), inputs.get("ptx_input_ids"))
-        advantages, old = inputs["advantages"], inputs["old_logprobs"]
-        policy, ratio, clipped = clipped_policy_loss(new.logprobs, old, advantages, args.cliprange)
-        value, value_clipped = clipped_value_loss(
-            new.values, inputs["old_values"], inputs["returns"], args.cliprange_value
-        )
-        sums = [policy, value, None, approximate_kl(new.logprobs, old), clipped.float(), value_clipped.float(), ratio]
-        zero = new.logprobs.new_zeros(())
-        share = zero if ptx_loss is None else ptx_loss / (args.gradient_accumulation_steps * args.world_size)
-        parts = torch.stack([share if part is None else part.sum() / inputs["tokens"] for part in sums])
-        loss = parts[0] + args.vf_coef * parts[1] + args.ptx_coef * parts[2]
-        self._note(parts.detach())
+        parts = ppo_parts(new, inputs, args.cliprange, args.cliprange_value)
+        share = args.gradient_accumulation_steps * args.world_size
+        parts["ptx_loss"] = new.logprobs.new_zeros(()) if ptx_loss is None else ptx_loss / share
+        loss = parts["policy_loss"] + args.vf_coef * parts["value_loss"] + args.ptx_coef * parts["ptx_loss"]
+        noted = torch.stack([parts[name].detach() for name in self.part_names])
+        LossParts.of(self).add(self.accelerator.reduce(noted, "sum").tolist())
         loss = loss * args.world_size  # DDP takes the mean over the processes
         return (loss, {"logprobs": new.logprobs, "values": new.values}) if return_outputs else loss
-
-    def _note(self, parts):
-        LossParts.of(self).add(self.accelerator.reduce(parts, "sum").tolist())
 
     def log(self, logs, *args, **kwargs):
         """Report the parts of the loss and the last rollout wherever the loss is reported."""
         parts = LossParts.of(self)
         if "loss" in logs and parts.steps:
-            found = {PARTS[name]: value for name, value in parts.report().items()}
-            if not self.args.ptx_coef:
-                del found["loss/ptx_avg"]
-            logs |= self.rollout_report | found
+            logs |= self.rollout_report | {PARTS[name]: value for name, value in parts.report().items()}
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
@@ -216,21 +211,14 @@ class PPOTrainer(Trainer):
         data = self.eval_dataset if eval_dataset is None else eval_dataset
         if data is None:
             raise DataError("there are no prompts to evaluate on: give eval_dataset")
-        found = evaluate_prompts(self, data)
-        metrics = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        data = held_out_prompts(data, self.processing_class, self.prompt_options)
+        if isinstance(data, dict):
+            each = [self.evaluate(rows, ignore_keys, f"{metric_key_prefix}_{name}") for name, rows in data.items()]
+            return {name: value for metrics in each for name, value in metrics.items()}
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in evaluate_prompts(self, data).items()}
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
-
-    def evaluate_reference(self):
-        """What the reference reaches on the held-out prompts, with the same random numbers as `evaluate`."""
-        policy = self.model.policy
-        with policy.disable_adapter() if self.reference.by_adapter else contextlib.nullcontext():
-            self.model.policy = policy if self.reference.by_adapter else self.reference.model
-            try:
-                return evaluate_prompts(self, self.eval_dataset)
-            finally:
-                self.model.policy = policy
 
     # Two learning rates, and checkpoints of two models.
 
@@ -238,14 +226,8 @@ class PPOTrainer(Trainer):
         """Trainer's optimizer; with value_learning_rate, the weights of the value function in groups of their own."""
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(*args, **kwargs)
-        rate = self.args.value_learning_rate
-        if fresh and rate is not None:
-            own = {id(weight) for weight in self.model.value_parameters()}
-            for group in list(optimizer.param_groups):
-                moved = [weight for weight in group["params"] if id(weight) in own]
-                if moved:
-                    group["params"] = [weight for weight in group["params"] if id(weight) not in own]
-                    optimizer.add_param_group({**group, "params": moved, "lr": rate})
+        if fresh and self.args.value_learning_rate is not None:
+            set_rate(optimizer, self.model.value_parameters(), self.args.value_learning_rate)
         return optimizer
 
     def _save_checkpoint(self, model, trial):
@@ -261,21 +243,3 @@ class PPOTrainer(Trainer):
 
     def _load_best_model(self):
         self._load_from_checkpoint(self.state.best_model_checkpoint)
-
-
-class MicroBatches(torch.utils.data.Dataset):
-    """The micro-batches of one pass over the prompts; they are asked for in order, right before they are used."""
-
-    def __init__(self, trainer, number):
-        self.trainer, self.number = trainer, number
-
-    def __len__(self):
-        return self.number
-
-    def __getitem__(self, index):
-        return self.trainer.micro_batch(index % self.trainer.args.gradient_accumulation_steps)
-
-    @staticmethod
-    def only(items):
-        """The one item of a list."""
-        return items[0]

@@ -1,6 +1,6 @@
 """One rollout: sample responses, score them with the rewards, the reference and the value function.
 
-Everything here is per process; the advantages are computed in hftoolkit.rl.ppo_trainer from the responses of all.
+Everything here is per process; the advantages are computed in hftoolkit.rl.make_experience from the responses of all.
 Shapes: B = responses, T = tokens of the longest row, R = longest response.
 """
 
@@ -74,9 +74,12 @@ def pack_right(prompts, responses, pad_id):
     prompt_lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
     longest = int((prompt_lengths + responses.lengths).max())
     input_ids = torch.full((len(prompts), longest), pad_id, device=device)
-    for row, (prompt, n) in enumerate(zip(prompts, responses.lengths.tolist(), strict=True)):
-        input_ids[row, : len(prompt)] = torch.tensor(prompt, device=device)
-        input_ids[row, len(prompt) : len(prompt) + n] = responses.ids[row, :n]
+    places = torch.arange(longest, device=device)
+    in_prompt = places < prompt_lengths.unsqueeze(1)  # (B, T)
+    input_ids[in_prompt] = torch.tensor([token for prompt in prompts for token in prompt], device=device)
+    in_response = ~in_prompt & (places < (prompt_lengths + responses.lengths).unsqueeze(1))
+    sampled = torch.arange(responses.ids.shape[1], device=device) < responses.lengths.unsqueeze(1)
+    input_ids[in_response] = responses.ids[sampled]
     return Rollout(input_ids, prompt_lengths, responses.lengths, responses.logprobs, responses.ended)
 
 

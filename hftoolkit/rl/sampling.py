@@ -128,13 +128,12 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
             logits_to_keep=1,
         ).logits[:, -1]
         picked, logprobs = pick_tokens(logits.float() / temperature, uniforms[rows, t])
-        alive = rows[running]
-        result.ids[alive, t], result.logprobs[alive, t] = picked[running], logprobs[running]
-        result.lengths[alive] = t + 1
+        result.ids[rows, t], result.logprobs[rows, t] = picked.where(running, pad_id), logprobs.where(running, 0.0)
+        result.lengths[rows] += running
         stopped = running & torch.isin(picked, stops)
-        result.ended[rows[stopped]] = True
+        result.ended[rows] |= stopped
         running = running & ~stopped
-        left = int(running.sum())
+        left = int(running.sum())  # the one time a step that the GPU is waited for
         if left == 0:
             break
         if left < DROP_BELOW * len(rows):
@@ -153,7 +152,8 @@ def generate_responses(policy, prompts, generator, *, length, stop_token_ids, pa
         generator: seeds torch's global generator, which generate draws from and which is put back afterwards.
         length: R.
     """
-    device = without_adapter(policy).device
+    model = without_adapter(policy)  # low-rank updates lie in its layers; PEFT's generate would keep `config` in it
+    device = model.device
     ids, mask = pad_left(prompts, pad_id, device)
     stops = sorted(stop_token_ids)
     config = GenerationConfig(
@@ -163,11 +163,11 @@ def generate_responses(policy, prompts, generator, *, length, stop_token_ids, pa
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
-        own, policy.generation_config = policy.generation_config, config  # what the checkpoint brings is not merged in
+        own, model.generation_config = model.generation_config, config  # what the checkpoint brings is not merged in
         try:
-            sequences = policy.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         finally:
-            policy.generation_config = own
+            model.generation_config = own
     sampled = sequences[:, ids.shape[1] :]
     is_stop = torch.isin(sampled, torch.tensor(stops, device=device))
     ended = is_stop.any(dim=1)

@@ -19,11 +19,30 @@ def function_name(function):
     return getattr(function, "__name__", type(function).__name__)
 
 
-def call_reward(function, prompts, completions, completion_ids, columns):
+def unique_names(functions):
+    """What reward functions are called in the report; of equal names the second is `name_2`, the third `name_3`."""
+    found = []
+    for name in map(function_name, functions):
+        candidate, number = name, 1
+        while candidate in found:
+            number += 1
+            candidate = f"{name}_{number}"
+        found.append(candidate)
+    return found
+
+
+def call_reward(function, prompts, completions, completion_ids, columns, on_error="stop"):
     """Scores of one function and where it applies, (B,) each; a score of None does not apply and is 0.
 
+    A function that raises is called again for each response alone: with on_error "skip" those for which it raises have
+    the score nan.
+
+    Args:
+        columns: of the prompts, a list each; what is no list is given as it is.
+
     Raises:
-        DataError: it raised, or gave another number of scores than completions.
+        DataError: it raised (with on_error "stop", or not for single responses only), gave another number of scores
+            than completions, or something that is no number.
     """
     name = function_name(function)
     given = columns | {"prompts": prompts, "completions": completions, "completion_ids": completion_ids}
@@ -33,18 +52,51 @@ def call_reward(function, prompts, completions, completion_ids, columns):
     try:
         found = function(**given)
     except Exception as error:
+        found = _one_by_one(function, given, prompts, completions, on_error, error)
+    try:
+        found = found.tolist() if torch.is_tensor(found) else list(found)
+        scores = torch.tensor([0.0 if score is None else float(score) for score in found])
+    except (TypeError, ValueError) as error:
         raise DataError(
-            f"the reward function {name} raised {type(error).__name__}: {error}, for {len(prompts)} prompts of which "
-            f"the first is {prompts[0]!r}"
+            f"the reward function {name} gave {str(found)[:100]}: it has to give a list with one number, or None, for "
+            "each completion"
         ) from error
-    found = found.tolist() if torch.is_tensor(found) else list(found)
     if len(found) != len(completions):
         raise DataError(
             f"the reward function {name} gave {len(found)} scores for {len(completions)} completions: it has to give "
             "one for each"
         )
-    scores = torch.tensor([0.0 if score is None else float(score) for score in found])
     return scores, torch.tensor([score is not None for score in found])
+
+
+def _one_by_one(function, given, prompts, completions, on_error, error):
+    """Scores of single responses after the call for all of them has raised `error`."""
+    scores, raised = [], 0
+    for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+        alone = {key: value[row : row + 1] if isinstance(value, list) else value for key, value in given.items()}
+        try:
+            scores.extend(function(**alone))
+        except Exception as own:
+            if on_error == "stop":
+                raise DataError(
+                    f"the reward function {function_name(function)} raised {type(own).__name__}: {own}, for the "
+                    f"completion {completion!r} of the prompt {prompt!r}. Mend the function, or leave such responses out "
+                    "with on_reward_error skip"
+                ) from own
+            scores.append(torch.nan)
+            raised += 1
+    if raised in (0, len(prompts)):
+        which = "each of them alone too" if raised else "none of them alone"
+        raise DataError(
+            f"the reward function {function_name(function)} raised {type(error).__name__}: {error}, for {len(prompts)} "
+            f"responses together, and for {which}; the first prompt is {prompts[0]!r}"
+        ) from error
+    return scores
+
+
+def without_score(parts, applies, weights):
+    """True where a weighted sum of what the functions gave is no finite number, or no function applies, (B,)."""
+    return ~(parts * weights).sum(dim=1).isfinite() | ~applies.any(dim=1)
 
 
 def combined_scores(parts, applies, weights, names, prompts, completions, on_error="stop"):
@@ -53,14 +105,14 @@ def combined_scores(parts, applies, weights, names, prompts, completions, on_err
     Args:
         parts: (B, F).
         applies: False where a function gave None, (B, F).
+        prompts, completions: texts for the message; read with on_error "stop" only.
         on_error: "stop", or "skip": rows without a finite score are nan in the result.
 
     Raises:
         DataError: a score that is not finite, or a row to which no function applies, with on_error "stop"; naming
             the functions, the prompt and the completion.
     """
-    scores = (parts * weights).sum(dim=1)
-    bad = ~scores.isfinite() | ~applies.any(dim=1)
+    scores, bad = (parts * weights).sum(dim=1), without_score(parts, applies, weights)
     if bad.any() and on_error == "stop":
         row = int(bad.nonzero()[0])
         values = [value if used else None for value, used in zip(parts[row].tolist(), applies[row], strict=True)]

@@ -25,6 +25,16 @@ def parameter_groups(model, weight_decay):
     ]
 
 
+def set_rate(optimizer, weights, rate):
+    """Move some weights of an optimizer into groups of their own with this learning rate."""
+    own = {id(weight) for weight in weights}
+    for group in list(optimizer.param_groups):
+        moved = [weight for weight in group["params"] if id(weight) in own]
+        if moved:
+            group["params"] = [weight for weight in group["params"] if id(weight) not in own]
+            optimizer.add_param_group({**group, "params": moved, "lr": rate})
+
+
 def hidden_matrices(model):
     """The matrices inside the network, which Muon updates: every nn.Linear's weight but that of the output layer."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}

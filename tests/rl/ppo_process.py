@@ -9,7 +9,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from tiny_ppo import history, tiny_prompts, tiny_trainer, weights  # noqa: E402
+from tiny_ppo import count_low_words, history, tiny_prompts, tiny_text, tiny_trainer, weights  # noqa: E402
+
+
+def raise_in_the_second(completions, **columns):
+    """A reward that fails in one process only."""
+    if os.environ["RANK"] == "1":
+        raise OSError("no connection")
+    return count_low_words(completions)
 
 
 def main(folder, options):
@@ -18,6 +25,10 @@ def main(folder, options):
         from peft import LoraConfig
 
         options["peft_config"] = LoraConfig(task_type="CAUSAL_LM", target_modules=["c_attn"], r=2)
+    if options.get("ptx_coef"):
+        options["ptx_dataset"] = tiny_text()
+    if options.pop("raise_in_the_second", False):
+        options["reward"] = raise_in_the_second
     trainer = tiny_trainer(folder, eval_dataset=tiny_prompts(6), **options)
     trainer.train()
     found = trainer.evaluate()

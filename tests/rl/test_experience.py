@@ -19,23 +19,27 @@ def experience():
     return Experience(ids, PROMPTS, RESPONSES, **tables)
 
 
+def minibatch(experience, number, num_parts):
+    return [experience.part_of_minibatch(part, number, 4, num_parts, seed=5) for part in range(num_parts)]
+
+
 def rows_of(part):
     return (part["input_ids"][:, 0] // 100).tolist()
 
 
 def test_every_response_is_in_one_minibatch_of_each_pass(experience):
-    passes = [[rows_of(part) for n in (p, p + 1) for part in experience.minibatch(n, 4, 2, seed=5)] for p in (0, 2)]
+    passes = [[rows_of(part) for n in (p, p + 1) for part in minibatch(experience, n, 2)] for p in (0, 2)]
     for found in passes:
         assert sorted(sum(found, [])) == list(range(8))
     assert passes[0] != passes[1]  # a fresh permutation
-    again = [rows_of(part) for n in (0, 1) for part in experience.minibatch(n, 4, 2, seed=5)]
+    again = [rows_of(part) for n in (0, 1) for part in minibatch(experience, n, 2)]
     assert again == passes[0]
 
 
 def test_the_number_of_parts_does_not_change_what_a_minibatch_holds(experience):
     for number in range(4):
         for parts in (2, 4):
-            whole, cut = (experience.minibatch(number, 4, n, seed=5) for n in (1, parts))
+            whole, cut = (minibatch(experience, number, n) for n in (1, parts))
             assert sorted(rows_of(whole[0])) == sorted(sum(map(rows_of, cut), []))
             assert {int(part["tokens"]) for part in cut} == {int(whole[0]["tokens"])}
             assert sum(len(part["advantages"]) for part in cut) == int(whole[0]["tokens"])

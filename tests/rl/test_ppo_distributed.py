@@ -32,15 +32,16 @@ def start(folder, options, ranks):
     ]
     for process in running:
         _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:]
+        assert process.returncode == 0, errors[-3000:] or "failed"
     return [torch.load(folder / f"{rank}.pt") for rank in (ranks if len(ranks) > 1 else ["alone"])]
 
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_two_processes_equal_one(tmp_path, lora):
-    """Sampling, whitening, the divisor of the losses, accumulation and the checkpoints of both models."""
+    """Sampling, whitening, the divisor of the losses, accumulation, pretraining text, evaluation and checkpoints."""
     options = {"learning_rate": 1e-3, "lora": lora, "rollout_forward_batch_size": 4}
     options |= {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
+    options |= {} if lora else {"ptx_coef": 0.5, "ptx_batch_size": 2}
     (one,) = start(tmp_path / "one", options | {"per_device_train_batch_size": 2}, ["0"])
     two = start(tmp_path / "two", options | {"per_device_train_batch_size": 1}, ["0", "1"])
     assert torch.equal(two[0]["weights"], two[1]["weights"])
@@ -48,7 +49,13 @@ def test_two_processes_equal_one(tmp_path, lora):
     for name, values in one["reports"].items():
         assert two[0]["reports"][name] == pytest.approx(values, abs=1e-4), name
     assert one["reports"]["objective/kl"][-1] != 0
-    assert 0 <= two[0]["eval"]["eval_ended"] <= 1
+    assert two[0]["eval"] == pytest.approx(one["eval"], abs=1e-3)
     saved = {path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one/checkpoint-8").rglob("*")}
     again = {path.relative_to(tmp_path / "two").as_posix() for path in (tmp_path / "two/checkpoint-8").rglob("*")}
     assert {name for name in saved ^ again if "rng_state" not in name} == set()
+
+
+def test_a_reward_that_fails_in_one_process_ends_all(tmp_path):
+    """None waits for the others: both name the reward."""
+    with pytest.raises(AssertionError, match="raise_in_the_second raised OSError: no connection"):
+        start(tmp_path / "run", {"raise_in_the_second": True, "per_device_train_batch_size": 2}, ["0", "1"])

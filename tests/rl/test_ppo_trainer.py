@@ -4,20 +4,34 @@ import math
 
 import pytest
 import torch
+from datasets import Dataset, DatasetDict
 from tiny_ppo import (
+    EOS,
     count_low_words,
     history,
     tiny_args,
     tiny_policy,
     tiny_prompts,
+    tiny_text,
     tiny_tokenizer,
     tiny_trainer,
     weights,
 )
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    PreTrainedTokenizerFast,
+    TrainerCallback,
+)
 
-from hftoolkit.errors import DataError
+from hftoolkit.errors import CheckpointError, DataError
+from hftoolkit.rl.evaluation import evaluate_reference
 from hftoolkit.rl.ppo_trainer import PPOTrainer
+from hftoolkit.rl.reward_model import RewardModel
+from hftoolkit.rl.reward_sources import load_reward
 
 
 def value_model(policy, seed=5):
@@ -282,7 +296,68 @@ def test_a_reward_that_is_no_number_stops_or_is_left_out(tmp_path):
         trained(tmp_path / "a", reward=sometimes)
     trainer = trained(tmp_path / "b", reward=sometimes, on_reward_error="skip")
     assert history(trainer, "completions/left_out") == [1] * 8
-    assert history(trainer, "objective/scores") == [1] * 8
+    assert history(trainer, "objective/scores") == history(trainer, "rewards/sometimes") == [1] * 8
+
+
+def test_a_micro_batch_of_which_nothing_is_left(tmp_path):
+    """Every response but two is left out; with one response a micro-batch most of these have no token."""
+
+    def rarely(completions, **columns):
+        return [1.0 * n if n < 2 else math.inf for n in range(len(completions))]
+
+    options = dict(reward=rarely, on_reward_error="skip")
+    whole = trained(tmp_path / "a", per_device_train_batch_size=8, **options)
+    cut = trained(tmp_path / "b", per_device_train_batch_size=1, gradient_accumulation_steps=8, **options)
+    assert history(cut, "completions/left_out") == [6] * 4
+    torch.testing.assert_close(weights(cut), weights(whole), rtol=0, atol=2e-5)
+
+
+def test_a_reward_that_raises_loses_nothing(tmp_path):
+    """The run stops with a checkpoint at the last rollout, names the response, and goes on with the mended function."""
+    calls = []
+
+    def broken(completions, **columns):
+        calls.append(completions)
+        if len(calls) > 1:
+            raise OSError("no connection")
+        return count_low_words(completions)
+
+    options = dict(save_strategy="steps", save_steps=100, total_episodes=24)
+    whole = trained(tmp_path / "a", **options)
+    calls.clear()
+    with pytest.raises(
+        DataError, match="broken raised OSError: no connection, for the completion '.*' of the prompt 'w"
+    ):
+        trained(tmp_path / "b", reward=broken, **options)
+    again = tiny_trainer(tmp_path / "b", **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "b/checkpoint-4"))
+    assert again.state.global_step == 12 and torch.equal(weights(again), weights(whole))
+
+
+def test_a_reward_that_raises_for_one_response_leaves_it_out(tmp_path):
+    def picky(completions, **columns):
+        if any("w5" in text.split() for text in completions):
+            raise KeyError("w5")
+        return [1.0] * len(completions)
+
+    with pytest.raises(DataError, match="picky raised KeyError: 'w5', for the completion '.*w5"):
+        trained(tmp_path / "a", reward=picky)
+    trainer = trained(tmp_path / "b", reward=picky, on_reward_error="skip")
+    left_out = history(trainer, "completions/left_out")
+    assert left_out and 0 < left_out[0] < 8
+    held_out = dict(eval_dataset=tiny_prompts(), on_reward_error="skip")
+    found = tiny_trainer(tmp_path / "c", reward=picky, **held_out).evaluate()
+    assert found["eval_left_out"] > 0 and found["eval_reward"] == found["eval_rewards/picky"] == 1
+    with pytest.raises(DataError, match="picky raised"):
+        tiny_trainer(tmp_path / "d", reward=picky, eval_dataset=tiny_prompts()).evaluate()
+
+
+def test_rewards_of_equal_names_and_some_that_do_not_apply(tmp_path):
+    rewards = [lambda completions, c=c, **_: [c, None] * (len(completions) // 2) for c in (0.25, 0.5)]
+    trainer = tiny_trainer(tmp_path, reward=[*rewards, count_low_words], eval_dataset=tiny_prompts(6))
+    found = trainer.evaluate()
+    assert found["eval_rewards/<lambda>"] == 0.25 and found["eval_rewards/<lambda>_2"] == 0.5
+    assert found["eval_reward"] == pytest.approx(found["eval_rewards/count_low_words"] + 0.375)
 
 
 def test_an_empty_response_is_a_response(tmp_path):
@@ -311,17 +386,52 @@ def test_adaptive_kl_and_the_stop(tmp_path):
     coefficients = history(trainer, "objective/kl_coef")
     assert coefficients[0] == 0.05 and coefficients[-1] > coefficients[0]
     trainer = trained(tmp_path / "b", max_kl=1e-3, kl_coef=0.0, total_episodes=160)
-    assert trainer.state.global_step == 5  # the first rollout is at the reference; after the second, one more update
+    assert trainer.state.global_step == 4  # the first rollout is at the reference; on the second no update is made
     assert "max_kl is 0.001" in trainer.stopped_by
+    assert history(trainer, "objective/kl")[-1] > 1e-3  # why it stopped is in the report
+    assert history(trainer, "objective/kl_coef") == [0.0] * 5
+    cut = trained(tmp_path / "c", max_kl=1e-3, kl_coef=0.0, total_episodes=160, gradient_accumulation_steps=2, per_device_train_batch_size=2)  # fmt: skip
+    assert cut.state.global_step == 4
+
+
+@pytest.mark.slow
+def test_an_adaptive_coefficient_brings_the_kl_to_its_target(tmp_path):
+    """The mean KL of the last third within 10% of the target."""
+    prompts = [{"prompt": "w1"}] * 64
+    options = dict(rollout_batch_size=64, per_device_train_batch_size=16, total_episodes=64 * 90, logging_steps=8)
+    options |= dict(kl_coef=0.02, kl_target=1.5, kl_horizon=320, learning_rate=3e-3, lr_scheduler_type="constant")
+    trainer = trained(tmp_path, prompts=prompts, vf_coef=0.5, **options)
+    kl = history(trainer, "objective/kl")[-30:]
+    assert sum(kl) / len(kl) == pytest.approx(1.5, rel=0.1)
+
+
+def test_a_policy_that_never_ends(tmp_path):
+    """Every response is cut off: all are punished, and with bootstrapping each goes on with its value."""
+    options = dict(stop_token_ids=[EOS], kl_coef=0.0, lam=1.0, missing_eos_score=-1.0, rollout_backend="native")
+    policy = without_end(tiny_policy())
+    trainer = trained(tmp_path / "a", policy=policy, **options)
+    assert history(trainer, "val/num_eos_tokens") == [0] * 8
+    assert history(trainer, "completions/mean_length") == [6] * 8
+    assert history(trainer, "objective/rlhf_reward") == [-1] * 8
+    trainer = tiny_trainer(tmp_path / "b", policy=without_end(tiny_policy()), bootstrap_truncated=True, **options)
+    torch.nn.init.constant_(trainer.model.value_head.bias, 0.5)
+    trainer.micro_batch(0)
+    torch.testing.assert_close(trainer.experience.returns, torch.full((8, 6), -0.5))
+
+
+def without_end(policy):
+    """A GPT-2 that never samples the end token: its logit is that of minus the mean state."""
+    with torch.no_grad():
+        policy.transformer.ln_f.weight.mul_(0.1)
+        policy.transformer.ln_f.bias[0] = 30.0
+        policy.transformer.wte.weight[:, 0] = 0.0
+        policy.transformer.wte.weight[EOS, 0] = -3.0
+    return policy
 
 
 def test_pretraining_beside_it(tmp_path):
     """PPO-ptx: the gradient is that of PPO plus the coefficient times that of the language model's mean loss."""
-    rows = torch.randint(3, 20, (64, 5), generator=torch.Generator().manual_seed(0)).tolist()
-    from datasets import Dataset
-
-    text = Dataset.from_dict({"input_ids": rows})
-    options = dict(ptx_dataset=text, ptx_coef=3.0, ptx_batch_size=2)
+    options = dict(ptx_dataset=tiny_text(), ptx_coef=3.0, ptx_batch_size=2)
     trainer = tiny_trainer(tmp_path / "a", **options)
     part = trainer.micro_batch(0)
     assert part["ptx_input_ids"].shape == (8, 5)
@@ -332,6 +442,11 @@ def test_pretraining_beside_it(tmp_path):
     torch.testing.assert_close(loss - alone, expected)
     found = history(trained(tmp_path / "b", **options), "loss/ptx_avg")
     assert found[-1] < found[0]
+    cut = trained(tmp_path / "c", per_device_train_batch_size=1, gradient_accumulation_steps=4, **options)
+    assert history(cut, "loss/ptx_avg") == pytest.approx(found, abs=1e-4)  # the same rows, none of them twice
+    ragged = Dataset.from_dict({"input_ids": [[3, 4], [5]] * 8})
+    with pytest.raises(DataError, match="have 1 and 2 tokens"):
+        tiny_trainer(tmp_path / "d", **options | dict(ptx_dataset=ragged)).micro_batch(0)
 
 
 # Adapters.
@@ -366,6 +481,28 @@ def test_the_reference_of_trained_adapters_is_a_copy_with_them(tmp_path):
     assert history(trainer, "objective/kl")[0] == pytest.approx(0, abs=1e-5)
 
 
+def test_evaluating_the_reference_leaves_the_adapters_at_work(tmp_path):
+    """Also in bfloat16, where the policy is scored again between calls of the reference."""
+    trainer = trained(tmp_path, peft_config=lora(), eval_dataset=tiny_prompts(8), bf16=True)
+    before = trainer.evaluate()
+    found = evaluate_reference(trainer, trainer.eval_dataset)
+    assert found["kl"] == 0 and before["eval_kl"] != 0
+    assert trainer.evaluate() == before
+
+
+def test_transformers_sampling_leaves_no_settings_in_the_model_under_adapters(tmp_path):
+    trainer = trained(tmp_path, peft_config=lora(), rollout_backend="generate")
+    assert trainer.model.policy.base_model.model.generation_config.max_new_tokens is None
+
+
+def test_virtual_tokens_are_refused(tmp_path):
+    from peft import PromptTuningConfig
+
+    config = PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2)
+    with pytest.raises(ValueError, match="'default' is PROMPT_TUNING, whose virtual tokens"):
+        tiny_trainer(tmp_path, peft_config=config)
+
+
 # Checkpoints.
 
 
@@ -392,6 +529,12 @@ def test_a_resumed_run_is_the_unbroken_one_from_any_step(tmp_path, separate):
         assert torch.equal(weights(again), weights(whole)), step
         names = ("loss", "objective/kl", "objective/kl_coef", "val/ratio")
         assert all(history(again, name) == history(whole, name) for name in names)
+
+
+def test_a_checkpoint_of_other_minibatches_is_refused(tmp_path):
+    trained(tmp_path, save_strategy="steps", save_steps=4)
+    with pytest.raises(CheckpointError, match="of a run with 4 updates per rollout, and here are 2: keep"):
+        resume(tmp_path, 4, per_device_train_batch_size=8)
 
 
 def test_what_a_checkpoint_holds_loads_elsewhere(tmp_path):
@@ -424,6 +567,61 @@ def test_the_best_checkpoint_by_the_reward_of_held_out_prompts(tmp_path):
     assert 1 <= entry["eval_length"] <= 6 and 0 <= entry["eval_ended"] <= 1
 
 
+def test_several_sets_to_evaluate_on_and_one_given_later(tmp_path):
+    both = {"short": tiny_prompts(4), "long": tiny_prompts(6)}
+    trainer = tiny_trainer(tmp_path, eval_dataset=both)
+    found = trainer.evaluate()
+    alone = trainer.evaluate(["w1 w2", "w3"])
+    assert {"eval_short_reward", "eval_long_reward"} < found.keys() and "eval_reward" in alone
+    assert [sample["prompt"] for sample in trainer.samples] == ["w1 w2", "w3"]
+    again = tiny_trainer(tmp_path, eval_dataset=tiny_prompts(6)).evaluate()
+    assert again["eval_reward"] == found["eval_long_reward"]
+
+
+# Texts and conversations.
+
+
+def chat_tokenizer():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ 'w16 ' if m.role == 'user' else 'w15 ' }}{{ m.content }} {% endfor %}"
+        "{% if add_generation_prompt %}w15{% endif %}"
+    )
+    return tokenizer
+
+
+def test_conversations_from_template_to_reward_model(tmp_path):
+    """The policy reads its chat template; the reward model, with another tokenizer, the same messages in its own form."""
+    inner = Tokenizer(models.WordLevel({word: n for n, word in enumerate(["[?]", "[.]", *"w0123456789 HAumansit:"])}))
+    inner.model.unk_token, inner.pre_tokenizer = "[?]", pre_tokenizers.Split("", "isolated")
+    own = PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="[?]", eos_token="[.]", pad_token="[?]")
+    torch.manual_seed(0)
+    sizes = dict(vocab_size=len(own), n_layer=1, n_embd=16, n_head=2, n_positions=128, num_labels=1, pad_token_id=0)
+    model = GPT2ForSequenceClassification(GPT2Config(**sizes))
+    model.save_pretrained(tmp_path / "judge")
+    own.save_pretrained(tmp_path / "judge")
+    reward, seen = load_reward(str(tmp_path / "judge"), batch_size=3), []
+
+    def watch(prompts, completions, **columns):
+        seen.extend(zip(prompts, completions, strict=True))
+        return [0.0] * len(prompts)
+
+    prompts = [{"prompt": [{"role": "user", "content": f"w{n} w2"}]} for n in range(8)]
+    PPOTrainer(
+        tiny_policy(), tiny_args(tmp_path, total_episodes=8), [reward, watch], prompts, chat_tokenizer()
+    ).train()
+    trainer = PPOTrainer(tiny_policy(), tiny_args(tmp_path), [reward, watch], prompts, chat_tokenizer())
+    seen.clear()
+    trainer.micro_batch(0)
+    assert trainer.train_dataset[3]["prompt_ids"] == [19, 6, 5, 18]
+    assert seen[0][1][0]["role"] == "assistant"
+    texts = [(f"\n\nHuman: {p[0]['content']}\n\nAssistant:", f" {c[0]['content']}") for p, c in seen]
+    expected = RewardModel(model, own)([p for p, _ in texts], [c for _, c in texts])
+    assert trainer.rollout_report["rewards/judge"] == pytest.approx(float(expected.mean()), abs=1e-6)
+    empty = reward([prompts[0]["prompt"], "w1"], [[{"role": "assistant", "content": ""}], ""])
+    assert empty.isfinite().all()
+
+
 # What cannot work is refused before anything is sampled.
 
 
@@ -436,6 +634,20 @@ def test_sizes_that_do_not_divide_name_those_that_would(tmp_path):
         tiny_trainer(tmp_path, response_length=32)
     with pytest.raises(DataError, match="row 1 .*has 29 tokens, and the limit is 26"):
         tiny_trainer(tmp_path, prompts=[{"prompt": "w1"}, {"prompt": "w1 " * 29}])
+    stream = tiny_prompts().to_iterable_dataset()
+    with pytest.raises(DataError, match="cannot be a stream: take as many"):
+        tiny_trainer(tmp_path, prompts=stream)
+    with pytest.raises(DataError, match="has the splits train: give one of them"):
+        tiny_trainer(tmp_path, prompts=DatasetDict(train=tiny_prompts()))
+
+
+@pytest.mark.parametrize(("on_long", "number", "longest"), [("skip", 8, 1), ("truncate", 9, 26)])
+def test_prompts_longer_than_the_context(tmp_path, on_long, number, longest):
+    prompts = [{"prompt": "w1"}] * 8 + [{"prompt": "w2 " * 28 + "w3"}]
+    trainer = trained(tmp_path, prompts=prompts, on_long_prompt=on_long)
+    rows = trainer.train_dataset["prompt_ids"]
+    assert len(rows) == number and max(map(len, rows)) == longest
+    assert on_long == "skip" or rows[8][-1] == 6  # the beginning is cut
 
 
 @pytest.mark.parametrize(

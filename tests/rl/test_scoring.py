@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hftoolkit.errors import DataError
-from hftoolkit.rl.scoring import RunningNorm, call_reward, combined_scores, function_name, shape_scores
+from hftoolkit.rl.scoring import RunningNorm, call_reward, combined_scores, function_name, shape_scores, unique_names
 
 PROMPTS, COMPLETIONS = ["ask", "say"], ["one", "three"]
 NOTHING = dict(score_clip=None, missing_eos_score=None, missing_eos_penalty=None)
@@ -39,10 +39,43 @@ def test_a_function_that_raises_or_gives_too_few_is_named():
     def broken(prompts, completions):
         raise KeyError("answer")
 
-    with pytest.raises(DataError, match="function broken raised KeyError: 'answer'.*first is 'ask'"):
+    with pytest.raises(
+        DataError, match="broken raised KeyError: 'answer', for the completion 'one' of the prompt 'ask'"
+    ):
         call_reward(broken, PROMPTS, COMPLETIONS, [], {})
+    with pytest.raises(
+        DataError, match="KeyError: 'answer', for 2 responses together, and for each of them alone too"
+    ):
+        call_reward(broken, PROMPTS, COMPLETIONS, [], {}, "skip")
     with pytest.raises(DataError, match="gave 1 scores for 2 completions"):
         call_reward(lambda **_: [1.0], PROMPTS, COMPLETIONS, [], {})
+    for wrong in (None, 1.0, ["high", "low"], torch.ones(2, 3)):
+        with pytest.raises(DataError, match="it has to give a list with one number, or None, for each completion"):
+            call_reward(lambda given=wrong, **_: given, PROMPTS, COMPLETIONS, [], {})
+
+
+def test_a_function_that_raises_for_some_or_only_for_all_together():
+    def short(prompts, completions, number):
+        if any(len(text) > 3 for text in completions):
+            raise ValueError("too long")
+        return number
+
+    found, applies = call_reward(short, PROMPTS, COMPLETIONS, [], {"number": [4, 5]}, "skip")
+    assert found[0] == 4 and found[1].isnan() and applies.all()
+
+    def single(completions):
+        if len(completions) > 1:
+            raise ValueError("one at a time")
+        return [1.0]
+
+    with pytest.raises(
+        DataError, match="one at a time, for 2 responses together, and for none of them alone; the first"
+    ):
+        call_reward(single, PROMPTS, COMPLETIONS, [], {}, "skip")
+
+
+def test_equal_names_are_told_apart():
+    assert unique_names([length, length, max, length]) == ["length", "length_2", "max", "length_3"]
 
 
 def test_weights_and_functions_that_do_not_apply():

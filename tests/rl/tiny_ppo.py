@@ -49,6 +49,12 @@ def tiny_prompts(number=16):
     )
 
 
+def tiny_text(number=64, length=5):
+    """Rows of pretraining text."""
+    rows = torch.randint(3, len(WORDS), (number, length), generator=torch.Generator().manual_seed(0))
+    return Dataset.from_dict({"input_ids": rows.tolist()})
+
+
 def count_low_words(completions, **columns):
     """The share of words w0 to w8: something that can be learned."""
     return [sum(int(word[1:]) < 9 for word in text.split()) / 8 for text in completions]
