@@ -55,10 +55,14 @@ def load_function(path, name):
 
 
 def load_reward_model(source, batch_size=16, max_length=None):
-    """A reward model with its own tokenizer, from a folder or the Hub; named after the last part of its place."""
+    """A reward model with its own tokenizer, from a folder or the Hub; named after the last part of its place.
+
+    Conversations reach it as in its training: by its own chat template, or in HH-RLHF's form where it has none.
+    """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     import hftoolkit.models  # noqa: F401
+    from hftoolkit.data.preferences_rows import split_dialogue
     from hftoolkit.rl.reward_model import RewardModel
 
     try:
@@ -71,7 +75,13 @@ def load_reward_model(source, batch_size=16, max_length=None):
     reward = RewardModel(model, tokenizer, batch_size=batch_size, max_length=max_length)
 
     def score(prompts, completions, **columns):
-        return reward(prompts, [text if isinstance(text, str) else text[-1]["content"] for text in completions])
+        pairs = [
+            (prompt, completion)
+            if isinstance(prompt, str)
+            else split_dialogue(prompt, completion, f"prompt {number}", tokenizer)
+            for number, (prompt, completion) in enumerate(zip(prompts, completions, strict=True))
+        ]
+        return reward([prompt for prompt, _ in pairs], [completion for _, completion in pairs])
 
     score.__name__, score.model = Path(source).name, model
     return score
