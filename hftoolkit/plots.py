@@ -1,4 +1,7 @@
-"""The picture of a run: losses with their baselines, gradient norm, learning rate, over the steps."""
+"""The picture of a run: losses with their baselines, gradient norm, learning rate, over the steps.
+
+Of PPO, whose loss says nothing, the score of the responses and their KL to the reference take the place of the loss.
+"""
 
 import math
 import os
@@ -26,8 +29,9 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
     """Draw log_history of a Trainer into a PNG file, which appears whole or not at all.
 
     Args:
-        history: list of dictionaries with `step` and any of loss, eval_loss, grad_norm, learning_rate.
-        baselines: name -> loss of a simpler model on the evaluation data (None: unknown), drawn as a labelled line.
+        history: list of dictionaries with `step` and any of loss, eval_loss, grad_norm, learning_rate; or of PPO's
+            objective/scores, objective/kl, eval_reward, eval_kl.
+        baselines: name -> loss (of PPO, score) of a simpler model on the evaluation data (None: unknown), drawn as a labelled line.
         unit: of the loss.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -37,13 +41,21 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
     figure = Figure(figsize=(8, 8), dpi=120)
     figure.subplots_adjust(left=0.12, right=0.98, bottom=0.07, top=0.95, hspace=0.1)
     FigureCanvasAgg(figure)  # no pyplot: drawing must not touch the state of a program that plots itself
-    loss, norm, rate = figure.subplots(3, 1, sharex=True, height_ratios=[2.2, 1, 1])
+    main = [("loss", "eval_loss", f"loss ({unit})")]
+    if points(history, "objective/scores")[0]:
+        main = [
+            ("objective/scores", "eval_reward", "score"),
+            ("objective/kl", "eval_kl", "KL to the reference\n(nats)"),
+        ]
+    ratios = [2.2] * (len(main) == 1) + [1.5, 1] * (len(main) == 2) + [1, 1]
+    *panels, norm, rate = figure.subplots(len(ratios), 1, sharex=True, height_ratios=ratios)
     if title:
         figure.suptitle(title)
-    _draw(loss, history, "loss", TRAINING, "training")
-    _draw(loss, history, "eval_loss", EVALUATION, "evaluation", marker="o", markersize=4)
-    _draw_baselines(loss, baselines or {})
-    loss.set_ylabel(f"loss ({unit})")
+    for axes, (training, evaluation, label) in zip(panels, main, strict=True):
+        _draw(axes, history, training, TRAINING, "training")
+        _draw(axes, history, evaluation, EVALUATION, "evaluation", marker="o", markersize=4)
+        axes.set_ylabel(label)
+    _draw_baselines(panels[0], baselines or {})
     _draw(norm, history, "grad_norm", TRAINING, "gradient norm")
     norm.set_ylabel("gradient norm\n(L2, before clipping)")
     if norm.lines and min(norm.lines[0].get_ydata()) > 0:
@@ -55,15 +67,15 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
     rate.set_ylabel("learning rate")
     rate.set_xlabel("step (updates of the weights)")
     rate.xaxis.set_major_locator(MaxNLocator(integer=True))
-    for axes in (loss, norm, rate):
+    for axes in (*panels, norm, rate):
         axes.margins(y=0.08)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         if not axes.get_legend_handles_labels()[0]:
             axes.text(0.5, 0.5, "nothing was logged", ha="center", va="center", transform=axes.transAxes)
             axes.set_yticks([])
-    if loss.get_legend_handles_labels()[0]:
-        loss.legend(frameon=False, fontsize="small", loc="upper center", ncols=2)
+    if panels[0].get_legend_handles_labels()[0]:
+        panels[0].legend(frameon=False, fontsize="small", loc="upper center", ncols=2)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", metadata={"Software": None})

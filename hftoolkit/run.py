@@ -36,8 +36,9 @@ TIMINGS = ("_runtime", "_per_second")  # of the machine, not of the model: run.j
 
 
 def run_training(
-    trainer, *, card=None, arguments=(), data_summary=None, extra_metrics=None, tokens_per_step=None, max_spikes=None
-):
+    trainer, *, card=None, arguments=(), data_summary=None, extra_metrics=None, tokens_per_step=None, max_spikes=None,
+    shown_numbers=None,
+):  # fmt: skip
     """Train to the end, from the newest whole checkpoint if there is one, then evaluate, save and publish.
 
     Works with any transformers.Trainer. In a distributed run every process calls it; the main one writes and prints.
@@ -52,6 +53,7 @@ def run_training(
             `{"unigram_loss": 5.1, "majority": {"eval_accuracy": 0.6}}`.
         tokens_per_step: tokens in one update, of all processes; without it, and without Trainer's own counting
             (include_num_input_tokens_seen), the speed is in examples per second.
+        shown_numbers: names of the numbers that a report on the screen shows beside evaluations; None: all.
         max_spikes: jumps of the gradient norm that are only reported; at the next one the run stops. None: no limit.
 
     Returns:
@@ -66,7 +68,7 @@ def run_training(
         HubError: the push failed; the run is done.
         RunInterruptedError: SIGTERM or Ctrl-C; a checkpoint is saved.
     """
-    run = _Run(trainer, card, arguments, data_summary, tokens_per_step, max_spikes)
+    run = _Run(trainer, card, arguments, data_summary, tokens_per_step, max_spikes, shown_numbers)
     results = on_main_process(trainer, run.earlier_results)
     if results is not None:
         return results
@@ -102,9 +104,9 @@ def on_main_process(trainer, function):
 class _Run(TrainerCallback):
     """The steps of run_training and what they share; as a callback it renews the record at every checkpoint."""
 
-    def __init__(self, trainer, card, arguments, data_summary, tokens_per_step, max_spikes):
+    def __init__(self, trainer, card, arguments, data_summary, tokens_per_step, max_spikes, shown_numbers):
         self.trainer, self.folder = trainer, Path(trainer.args.output_dir)
-        self.card, self.arguments, self.data_summary = card, arguments, data_summary
+        self.card, self.arguments, self.data_summary, self.shown_numbers = card, arguments, data_summary, shown_numbers
         self.tokens_per_step, self.push_wanted = tokens_per_step, trainer.args.push_to_hub
         self.record, self.checkpoint, self.finite = None, None, FiniteCheck(trainer, max_spikes)
 
@@ -151,7 +153,7 @@ class _Run(TrainerCallback):
         args.dataloader_pin_memory &= args.device.type != "cpu"  # torch warns of it where there is nothing to pin for
         for standard in (DEFAULT_PROGRESS_CALLBACK, PrinterCallback):
             trainer.remove_callback(standard)
-        progress = Progress(trainer, self.data_summary, self.checkpoint, self.tokens_per_step)
+        progress = Progress(trainer, self.data_summary, self.checkpoint, self.tokens_per_step, self.shown_numbers)
         for callback in (self.finite, resumption, self, interruption, progress):
             trainer.add_callback(callback)
             until_the_end.callback(trainer.remove_callback, callback)
@@ -216,7 +218,7 @@ class _Run(TrainerCallback):
         with explained(folder):
             write_json(folder / RESULTS_FILE, results)
             table = baseline_table(results.get("baselines", {}))
-            losses = {name: found.get("eval_loss") for name, found in table.items()}
+            losses = {name: found.get("eval_loss", found.get("eval_reward")) for name, found in table.items()}
             picture = {"baselines": losses, "title": folder.resolve().name}
             attempt("curves.png", plot_curves, state.log_history, folder / "curves.png", **picture)
             self.record.facts |= {"steps": state.global_step, "spikes": self.finite.spikes, **speed}

@@ -9,7 +9,8 @@ https://arxiv.org/abs/2203.02155, Section 3.5 and Appendix C.4.
 Input: --dataset builtin, a Hub id, or files with prompts (text or conversations); those of recipes/sft.py serve as well.
 --rewards: reward models (recipes/reward.py, or any sequence classifier with one label, with tokenizers of their own),
 functions `file.py:name` in TRL's convention, and `judge`, which knows the truth about the built-in prompts (`brief`: short answers).
-Columns of the report: objective/ of a rollout, loss/ and policy/ of its updates, rewards/ of each reward.
+Columns of the report: objective/ of a rollout, loss/ and policy/ of its updates, rewards/ of each reward. The screen
+shows some; trainer_state.json in the checkpoints has all.
 """
 
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.data.instructions import texts_of
     from hftoolkit.data.prompt_sources import load_prompts
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
-    from hftoolkit.rl.ppo_results import describe_prompts, evaluate_policy, language_model_rows, value_model_for
+    from hftoolkit.rl.ppo_results import SHOWN, describe_prompts, evaluate_policy, language_model_rows, value_model_for
     from hftoolkit.rl.ppo_trainer import PPOTrainer
     from hftoolkit.rl.reward_sources import load_reward
     from hftoolkit.run import run_training
@@ -93,6 +94,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         arguments=(model_args, data_args, adaptation_args, task_args),
         data_summary=describe_prompts(data_args.dataset, trainer),
         extra_metrics=evaluate_policy,
+        shown_numbers=SHOWN,
     )
 
 

@@ -91,7 +91,7 @@ def test_writes_readme_and_shows_the_picture_that_is_there(tmp_path):
     assert "curves.png" not in write_card(tmp_path, "gpt", FACTS).read_text()
     (tmp_path / "curves.png").touch()
     assert write_card(tmp_path, "gpt.md", FACTS) == tmp_path / "README.md"
-    assert "![Losses over the steps](curves.png)" in (tmp_path / "README.md").read_text()
+    assert "![Curves over the steps](curves.png)" in (tmp_path / "README.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "curves.png"]
 
 

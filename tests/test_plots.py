@@ -52,6 +52,20 @@ def test_axes_and_baselines_are_named(tmp_path, drawn):
     assert [text.get_text() for text in loss.texts] == ["unigram 3.25"]
 
 
+def test_of_ppo_score_and_kl_are_drawn(tmp_path, drawn):
+    rows = history(range(1, 50)) + [
+        {"step": 1, "objective/scores": 0.1, "objective/kl": 0.0},
+        {"step": 9, "objective/scores": 0.5, "objective/kl": 3.0},
+        {"step": 9, "eval_reward": 0.4, "eval_kl": 2.5},
+    ]
+    plot_curves(rows, tmp_path / "curves.png", baselines={"before PPO": 0.08})
+    scores, kl, norm, rate = drawn[0].axes
+    assert scores.get_ylabel() == "score" and kl.get_ylabel().startswith("KL to the reference")
+    assert [list(line.get_ydata()) for line in scores.lines[:2]] == [[0.1, 0.5], [0.4]]
+    assert [list(line.get_ydata()) for line in kl.lines] == [[0.0, 3.0], [2.5]]
+    assert [text.get_text() for text in scores.texts] == ["before PPO 0.08"]
+
+
 def test_a_million_points_are_thinned_out():
     steps, values = points([{"step": step, "loss": float(step)} for step in range(1, 100_001)], "loss")
     assert len(steps) == MOST_POINTS and steps[0] == 1 and steps[-1] == 100_000 and values == [float(s) for s in steps]

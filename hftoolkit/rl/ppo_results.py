@@ -9,6 +9,14 @@ from hftoolkit.rl.evaluation import evaluate_prompts, evaluate_reference
 from hftoolkit.training.disk import write_json
 
 SAMPLES_FILE = "samples.json"
+SHOWN = (  # on the screen; log_history has all
+    "objective/scores",
+    "objective/kl",
+    "policy/clipfrac_avg",
+    "val/explained_variance",
+    "completions/mean_length",
+    "completions/left_out",
+)
 
 
 def value_model_for(name, rewards, policy):

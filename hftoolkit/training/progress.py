@@ -48,11 +48,14 @@ class Progress(TrainerCallback):
     """One screen before the first step, then a line per report; on a terminal also a status line in place.
 
     It takes the place of Trainer's own progress bar, which ends a run with BrokenPipeError when stdout is closed.
+
+    Args:
+        shown_numbers: names of what a report shows beside evaluations; None: all. log_history has all of them.
     """
 
-    def __init__(self, trainer, data_summary=None, resumed_from=None, tokens_per_step=None):
+    def __init__(self, trainer, data_summary=None, resumed_from=None, tokens_per_step=None, shown_numbers=None):
         self.trainer, self.data_summary, self.resumed_from = trainer, data_summary, resumed_from
-        self.tokens_per_step = tokens_per_step
+        self.tokens_per_step, self.shown_numbers = tokens_per_step, shown_numbers
         self.shown = trainer.is_world_process_zero()
         self.first_step, self.started, self.last_line, self.evaluated = 0, time.monotonic(), 0.0, 0
 
@@ -74,8 +77,10 @@ class Progress(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         shown = {key: value for key, value in (logs or {}).items() if key not in HIDDEN and not key.endswith(TIMINGS)}
+        if self.shown_numbers is not None:
+            shown = {k: v for k, v in shown.items() if k in self.shown_numbers or k.startswith(("eval_", "train_"))}
         numbers = "  ".join(f"{key} {number(value)}" for key, value in shown.items())
-        self._line(f"{self._place(state)}  {numbers}{f'  {self._speed(state)}' if 'loss' in shown else ''}")
+        self._line(f"{self._place(state)}  {numbers}{f'  {self._speed(state)}' if 'loss' in (logs or {}) else ''}")
 
     def _place(self, state):
         width = len(str(state.max_steps))

@@ -54,6 +54,15 @@ def test_a_log_file_gets_a_line_per_report(tmp_path, capsys):
     assert "tokens/s" in lines[0] and "eval_loss" in lines[-1] and "_runtime" not in "".join(lines)
 
 
+def test_of_a_long_report_the_screen_shows_what_was_chosen(tmp_path, capsys):
+    trainer = tiny_trainer(tmp_path, eval_rows=token_rows(8))
+    run_training(trainer, shown_numbers=("grad_norm",))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step")]
+    assert lines[0].startswith("step  3/14  epoch 0.50  grad_norm ") and "learning_rate" not in lines[0]
+    assert lines[0].endswith("left") and "eval_loss" in lines[-2] + lines[-1]
+    assert "learning_rate" in trainer.state.log_history[0]
+
+
 def test_silence_is_broken_where_nothing_is_reported(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(progress, "SILENCE_SECONDS", 0.0)
     run_training(tiny_trainer(tmp_path, logging_strategy="no"))
