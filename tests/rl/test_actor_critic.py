@@ -69,11 +69,32 @@ def test_the_value_head_begins_at_zero_and_belongs_to_the_value_function():
     assert pair.exported_model is pair.policy and pair.config is pair.policy.config
 
 
+def test_under_autocast_values_keep_the_precision_of_the_head():
+    """Hidden states of bfloat16 size, of which a bfloat16 product would lose the last digits."""
+    pair = ActorCritic(tiny_policy()).eval()
+    torch.nn.init.constant_(pair.value_head.weight, 1.0)
+    hidden = torch.ones(1, 2, 16)
+    hidden[0, 0, 0] += 1 / 64
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        values = pair.all_values(IDS, MASK, hidden)
+    assert values.dtype == torch.float32 and values.tolist() == [[16 + 1 / 64, 16.0]]
+
+
 def test_the_language_model_beside_it():
     pair = ActorCritic(tiny_policy())
     rows = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
     _, ptx, _ = pair(IDS, MASK, PROMPTS, ptx_input_ids=rows)
     torch.testing.assert_close(ptx, pair.policy(input_ids=rows, labels=rows).loss)
+
+
+def test_the_language_model_beside_it_never_has_all_logits(monkeypatch):
+    """The output layer sees a piece of the rows at a time."""
+    pair, sizes = ActorCritic(tiny_policy()), []
+    pair.policy.lm_head.register_forward_hook(lambda module, inputs, output: sizes.append(output.numel()))
+    monkeypatch.setattr(module, "CHUNK_LOGITS", 3 * len(WORDS))
+    rows = torch.randint(3, len(WORDS), (4, 9))
+    pair(IDS, MASK, PROMPTS, ptx_input_ids=rows)[1].backward()
+    assert max(sizes) == 3 * len(WORDS)
 
 
 def test_dropout_never_acts():

@@ -1,6 +1,7 @@
 """PPOTrainer: the mathematics against a transcription, and each fault that its predecessors had."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from transformers import (
 )
 
 from hftoolkit.errors import CheckpointError, DataError
+from hftoolkit.rl import make_experience
 from hftoolkit.rl.evaluation import evaluate_reference
 from hftoolkit.rl.ppo_trainer import PPOTrainer
 from hftoolkit.rl.reward_model import RewardModel
@@ -38,6 +40,12 @@ def value_model(policy, seed=5):
     config = type(policy.config)(**policy.config.to_dict() | {"num_labels": 1})
     torch.manual_seed(seed)
     return AutoModelForSequenceClassification.from_config(config)
+
+
+NEEDED = (
+    "rollout_backend", "rollout_forward_batch_size", "temperature", "bf16", "fp16", "world_size", "on_reward_error", "device",
+    "response_length",
+)  # fmt: skip
 
 
 def trained(folder, **changes):
@@ -258,7 +266,69 @@ def test_gradient_checkpointing_is_used_and_changes_nothing(tmp_path):
     torch.testing.assert_close(weights(saving), weights(plain), rtol=0, atol=1e-5)
 
 
+def test_where_products_are_rounded_the_policy_is_scored_again(tmp_path, monkeypatch):
+    """With TF32 cached decoding and a full pass differ, as in bfloat16."""
+    asked = []
+    plain = make_experience.score_rollout
+    monkeypatch.setattr(
+        make_experience,
+        "score_rollout",
+        lambda *args, score_policy: asked.append(score_policy) or plain(*args, score_policy=score_policy),
+    )
+    tiny_trainer(tmp_path).micro_batch(0)
+    torch.set_float32_matmul_precision("high")
+    try:
+        tiny_trainer(tmp_path).micro_batch(0)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert asked == [False, True]
+
+
+def test_transformers_sampling_differs_between_processes(tmp_path):
+    """Of equal prompts, the second process answers otherwise than the first."""
+    trainer = tiny_trainer(tmp_path, rollout_backend="generate", prompts=["w1"] * 8)
+    found = []
+    for rank in (0, 1):
+        trainer.args = SimpleNamespace(
+            **{name: getattr(trainer.args, name) for name in NEEDED} | {"process_index": rank}
+        )
+        rollout, _, _ = make_experience.respond(trainer, trainer.train_dataset[:8], torch.zeros(8, 6), seed=3)
+        found.append(rollout.completion_ids())
+    assert found[0] != found[1]
+
+
 # Rewards.
+
+
+def test_reward_models_follow_the_policy_to_its_device(tmp_path):
+    class Judge(torch.nn.Module):
+        def to(self, device):
+            self.moved_to = device
+
+    count_low_words.model = Judge()
+    try:
+        trainer = tiny_trainer(tmp_path)
+        assert count_low_words.model.moved_to == trainer.args.device
+    finally:
+        del count_low_words.model
+
+
+def test_the_reported_penalty_is_the_one_that_was_taken(tmp_path):
+    reference = tiny_policy(seed=1)
+    trainer = tiny_trainer(tmp_path, ref_model=reference, kl_estimator="k3", kl_coef=0.5, reward=no_reward)
+    trainer.micro_batch(0)
+    report = trainer.rollout_report
+    assert report["objective/non_score_reward"] < 0 and report["objective/non_score_reward"] != pytest.approx(
+        -0.5 * report["objective/kl"], rel=1e-3
+    )
+    trainer = tiny_trainer(tmp_path, ref_model=reference, kl_estimator="k3", kl_coef=0.5, reward=no_reward, lam=1.0)
+    trainer.micro_batch(0)
+    taken = trainer.experience.returns[:, 0].mean()
+    assert report["objective/non_score_reward"] == pytest.approx(float(taken), rel=1e-5)
+
+
+def no_reward(completions, **columns):
+    return [0.0] * len(completions)
 
 
 def test_the_end_of_a_response_is_the_stop_token_that_was_set(tmp_path):
