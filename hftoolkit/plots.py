@@ -39,7 +39,7 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
     figure = Figure(figsize=(8, 8), dpi=120)
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.07, top=0.95, hspace=0.1)
+    figure.subplots_adjust(left=0.14, right=0.98, bottom=0.07, top=0.95, hspace=0.1)
     FigureCanvasAgg(figure)  # no pyplot: drawing must not touch the state of a program that plots itself
     main = [("loss", "eval_loss", f"loss ({unit})")]
     if points(history, "objective/scores")[0]:
@@ -75,7 +75,8 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
             axes.text(0.5, 0.5, "nothing was logged", ha="center", va="center", transform=axes.transAxes)
             axes.set_yticks([])
     if panels[0].get_legend_handles_labels()[0]:
-        panels[0].legend(frameon=False, fontsize="small", loc="upper center", ncols=2)
+        place = "upper center" if len(panels) == 1 else "center right"  # a score rises where a loss falls
+        panels[0].legend(frameon=False, fontsize="small", loc=place, ncols=2)
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", metadata={"Software": None})
