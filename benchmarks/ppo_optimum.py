@@ -155,7 +155,7 @@ def train(model, tokenizer, rollouts, seed, folder, every=10, separate_value=Fal
     options = {
         "output_dir": folder, "seed": seed, "use_cpu": True, "report_to": [], "save_strategy": "no",
         "logging_strategy": "no", "disable_tqdm": True, "per_device_train_batch_size": 16, "rollout_batch_size": 64,
-        "num_ppo_epochs": 4, "response_length": LENGTH, "kl_coef": BETA, "learning_rate": 1e-3,
+        "num_ppo_epochs": 4, "response_length": LENGTH, "kl_coef": BETA,
         "total_episodes": 64 * rollouts,
     }  # fmt: skip
     args = PPOConfig(**(options | settings))
@@ -173,12 +173,12 @@ def main(argv=None):
     """Print a table, and last one line of JSON with the figures."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--rollouts", type=int, default=60)
-    parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--value_learning_rate", type=float)
+    parser.add_argument("--rollouts", type=int, default=50)
+    parser.add_argument("--learning_rate", type=float, default=3e-4)
+    parser.add_argument("--value_learning_rate", type=float, default=1e-3)
     parser.add_argument("--vf_coef", type=float, default=0.1)
     parser.add_argument("--lam", type=float, default=0.95)
-    parser.add_argument("--separate_value", action="store_true", help="a value model instead of a head on the policy")
+    parser.add_argument("--shared_trunk", action="store_true", help="a value head on the policy, no value model")
     parser.add_argument("--quick", action="store_true", help="20 rollouts with one seed")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -186,8 +186,8 @@ def main(argv=None):
     tokenizer = make_tokenizer()
     model, loss = train_language_model(tokenizer)
     print(f"language model: {loss:.3f} nats per token; J* = {exact_optimum():.4f}")  # noqa: T201
-    names = ("learning_rate", "value_learning_rate", "vf_coef", "lam", "separate_value")
-    rates = {name: getattr(options, name) for name in names}
+    names = ("learning_rate", "value_learning_rate", "vf_coef", "lam")
+    rates = {name: getattr(options, name) for name in names} | {"separate_value": not options.shared_trunk}
     results = []
     for seed in range(seeds):
         with tempfile.TemporaryDirectory() as folder:
