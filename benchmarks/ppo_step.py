@@ -7,8 +7,8 @@
 Both sides train copies of the same GPT-2 (4 layers of 256, vocabulary 5,000), with a value model, a reward model and a
 reference as large, on 32 prompts a step in one minibatch, 48 new tokens, fp32 (TRL's bf16 does nothing under
 transformers 5). "full": prompts of 32 tokens, answers of 48. "ragged": prompts of 8 to 32 tokens, answers that end.
-Sides take turns; the figure is the median of the ratios of their CPU seconds. Further columns: ours with bfloat16, and
-ours with the value head on the policy's trunk, against the same TRL. Memory is the peak above the models, each side in a
+Sides take turns; the figure is the median of the ratios of their CPU seconds. Further rows: ours with bfloat16, with the
+value head on the policy's trunk, and with both, against the same TRL. Memory is the peak above the models, each side in a
 process of its own.
 """
 
@@ -26,7 +26,7 @@ import warnings
 import torch
 
 KINDS = ("full", "ragged")
-OURS = ("fp32", "bf16", "shared")
+OURS = ("fp32", "bf16", "shared", "shared_bf16")
 PARTS = 4  # micro-batches of our minibatch: the losses are the same, and rows of like length lie together
 PROMPTS, PROMPT, LENGTH, V, EOS, PAD = 32, 32, 48, 5000, 1, 0
 
@@ -102,7 +102,7 @@ def make_ours(kind, folder, variant):
     policy, value, reward = make_models(kind)
     tokenizer = make_tokenizer()
     args = PPOConfig(
-        **common(folder, bf16=variant == "bf16", rollout_batch_size=PROMPTS, total_episodes=PROMPTS)
+        **common(folder, bf16=variant.endswith("bf16"), rollout_batch_size=PROMPTS, total_episodes=PROMPTS)
         | {"per_device_train_batch_size": PROMPTS // PARTS, "gradient_accumulation_steps": PARTS},
         rollout_forward_batch_size=PROMPTS,
     )
@@ -112,7 +112,7 @@ def make_ours(kind, folder, variant):
         return scores(prompts, [f" {text}" for text in completions])
 
     data = Dataset.from_dict({"input_ids": make_prompts(kind, PROMPTS)})
-    value = None if variant == "shared" else value
+    value = None if variant.startswith("shared") else value
     return PPOTrainer(policy, args, score, data, tokenizer, value_model=value, ref_model=copy.deepcopy(policy)).train
 
 
@@ -191,7 +191,7 @@ def main(argv=None):
         print(f"{kind}: TRL {found['theirs']:.2f} s, {memory['theirs']:.0f} MB")  # noqa: T201
         for variant in OURS:
             seconds, ratio, least, most = found[variant]
-            print(f"  ours {variant:6}  {seconds:.2f} s  {ratio:.2f} x ({least:.2f}-{most:.2f})")  # noqa: T201
+            print(f"  ours {variant:11}  {seconds:.2f} s  {ratio:.2f} x ({least:.2f}-{most:.2f})")  # noqa: T201
             result[f"{kind}_{variant}_ratio"] = round(ratio, 3)
         result[f"{kind}_memory_ratio"] = round(memory["fp32"] / memory["theirs"], 3)
         print(f"  memory fp32 {memory['fp32']:.0f} MB, {result[f'{kind}_memory_ratio']:.2f} x")  # noqa: T201
