@@ -15,6 +15,12 @@ from hftoolkit.errors import MachineError, one_line_errors
 @dataclass
 class TaskArguments:
     prompt: list[str] = field(default_factory=lambda: [""], metadata={"help": "texts to continue; empty starts anew"})
+    as_document: bool = field(
+        default=True,
+        metadata={
+            "help": "begin prompts with the token that begins a document; false: as sft, reward and ppo read them"
+        },
+    )
     max_new_tokens: int = field(default=64, metadata={"help": "tokens to add at the most", "min": 1})
     do_sample: bool = field(default=True, metadata={"help": "draw tokens; false takes the likeliest"})
     temperature: float = field(default=1.0, metadata={"help": "below 1 sharpens the distribution", "above": 0})
@@ -42,9 +48,13 @@ def main(model_args, task_args):
     model = load_model(AutoModelForCausalLM, model_args, tokenizer).eval()
     set_seed(task_args.seed)
 
-    # 2. Prompts, each begun as the training documents were.
+    # 2. Prompts, each begun as the training documents were; an empty one has no other beginning.
     begin = tokenizer.eos_token_id if tokenizer.bos_token_id is None else tokenizer.bos_token_id
-    ids = [[begin, *tokenizer(text, add_special_tokens=False)["input_ids"]] for text in task_args.prompt]
+    starts = [[begin] if task_args.as_document or not text else [] for text in task_args.prompt]
+    ids = [
+        start + tokenizer(text, add_special_tokens=False)["input_ids"]
+        for start, text in zip(starts, task_args.prompt, strict=True)
+    ]
     batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
     room = model.config.max_position_embeddings - batch["input_ids"].shape[1]
 
