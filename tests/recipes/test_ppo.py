@@ -84,6 +84,34 @@ def test_low_rank_updates_a_reward_of_its_own_and_a_file_of_prompts(tmp_path):
     assert merged(torch.tensor([[3, 4]])).logits.isfinite().all()
 
 
+def test_after_a_reward_that_failed_the_same_command_goes_on(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from pathlib import Path\n"
+        "calls = []\n"
+        "def vowels(completions, **columns):\n"
+        "    calls.append(1)\n"
+        "    if len(calls) > 1 and Path(__file__).with_name('down').exists():\n"
+        "        raise OSError('no connection')\n"
+        "    return [sum(c in 'aeiou' for c in text) / 20 for text in completions]\n"
+    )
+    options = [*SHORT[:-4], "--rewards", f"{tmp_path / 'mine.py'}:vowels", "--save_steps", "100", "--eval_steps", "100"]
+    run(*options, "--output_dir", tmp_path / "whole")
+    (tmp_path / "down").touch()
+    with pytest.raises(DataError, match="vowels raised OSError: no connection, for the completion"):
+        run(*options, "--output_dir", tmp_path / "broken")
+    assert (tmp_path / "broken/checkpoint-16").is_dir()
+    (tmp_path / "down").unlink()
+    run(*options, "--output_dir", tmp_path / "broken")
+    whole, broken = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("whole", "broken"))
+    assert whole == broken
+
+
+def test_a_policy_that_has_gone_too_far_is_not_updated_again(tmp_path):
+    results = run(*SHORT, "--max_kl", "0.01", "--output_dir", tmp_path / "run")
+    assert results["steps"] == 16 and "max_kl is 0.01" in results["stopped_by"]
+    assert results["eval_kl"] > 0.01
+
+
 @pytest.fixture(scope="module")
 def reward_model(finished, tmp_path_factory):
     """A reward model with the policy's tokenizer, from the policy itself."""
