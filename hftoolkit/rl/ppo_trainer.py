@@ -131,8 +131,7 @@ class PPOTrainer(Trainer):
         )
         self.part_names = [name for name in PARTS if args.ptx_coef or name != "ptx_loss"]
         self.add_callback(LossParts(self.part_names))
-        readers = [self.reference.model, *(getattr(function, "model", None) for function in self.reward_funcs)]
-        for model in readers:
+        for model in (self.reference.model, *(getattr(function, "model", None) for function in self.reward_funcs)):
             if isinstance(model, torch.nn.Module):
                 model.to(args.device)
 

@@ -94,7 +94,8 @@ def test_after_a_reward_that_failed_the_same_command_goes_on(tmp_path):
         "        raise OSError('no connection')\n"
         "    return [sum(c in 'aeiou' for c in text) / 20 for text in completions]\n"
     )
-    options = [*SHORT[:-4], "--rewards", f"{tmp_path / 'mine.py'}:vowels", "--save_steps", "100", "--eval_steps", "100"]
+    rare = ["--save_steps", "100", "--eval_steps", "100"]
+    options = [*SHORT[:-4], "--rewards", f"{tmp_path / 'mine.py'}:vowels", *rare]
     run(*options, "--output_dir", tmp_path / "whole")
     (tmp_path / "down").touch()
     with pytest.raises(DataError, match="vowels raised OSError: no connection, for the completion"):
