@@ -12,8 +12,13 @@ from dataclasses import dataclass, field
 from transformers import TrainingArguments
 
 POSITIVE = ("temperature", "cliprange", "cliprange_value", "gamma", "kl_horizon", "kl_target", "score_clip", "max_kl")
-AT_LEAST_ONE = ("rollout_batch_size", "num_ppo_epochs", "response_length", "rollout_forward_batch_size")
-NOT_NEGATIVE = ("kl_coef", "vf_coef", "ptx_coef", "missing_eos_penalty")
+AT_LEAST_ONE = (
+    "rollout_batch_size", "num_ppo_epochs", "response_length", "rollout_forward_batch_size", "total_episodes",
+    "max_prompt_length", "ptx_batch_size",
+)  # fmt: skip
+NOT_NEGATIVE = (
+    "kl_coef", "vf_coef", "ptx_coef", "missing_eos_penalty", "value_learning_rate", "num_sample_completions",
+)  # fmt: skip
 
 
 @dataclass
@@ -80,7 +85,10 @@ class PPOConfig(TrainingArguments):
     )
     kl_horizon: int = field(default=10_000, metadata={"help": "episodes over which kl_coef is steered"})
     max_kl: float | None = field(
-        default=None, metadata={"help": "training stops after a rollout with a larger mean KL per response, in nats"}
+        default=None,
+        metadata={
+            "help": "training stops at a rollout with a larger mean KL per response, in nats, before its updates"
+        },
     )
     missing_eos_penalty: float | None = field(
         default=None, metadata={"help": "taken from the score of a response that does not end"}
@@ -99,7 +107,7 @@ class PPOConfig(TrainingArguments):
     on_reward_error: str = field(
         default="stop",
         metadata={
-            "help": "what a reward that is no number does: stop, or leave that response out and count it",
+            "help": "what a reward that raises or is no number does: stop, or leave that response out and count it",
             "choices": ["stop", "skip"],
         },
     )
@@ -143,6 +151,8 @@ class PPOConfig(TrainingArguments):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if self.kl_target is not None and self.kl_coef == 0:
+            raise ValueError("kl_target steers kl_coef by factors, so that 0 stays 0: give a kl_coef above 0")
         if self.missing_eos_penalty is not None and self.missing_eos_score is not None:
             raise ValueError("missing_eos_penalty and missing_eos_score exclude each other: give one of them")
 

@@ -17,7 +17,8 @@ EVALUATION_STREAM = 2**40  # seeds of evaluations are far from those of rollouts
 def evaluate_prompts(trainer, data):
     """Means over the responses to held-out prompts; samples of them are kept in trainer.samples.
 
-    The responses do not depend on the number of processes; where these are more than the prompts, some have none.
+    The responses do not depend on the number of processes (with the backend "generate" they do); where these are more
+    than the prompts, some have none.
 
     Raises:
         DataError: a response has no score, and on_reward_error is "stop"; or none has one.
