@@ -60,45 +60,15 @@ def preference_trainer(judge=None, **options):
 
 
 class PairEvaluation(TrlManners):
-    """What stands before DPOTrainer among the bases of a trainer.
-
-    In one process the evaluation is exact: each pair counts the same, where Trainer and TRL would average the means of
-    batches, of which the last is smaller. `judge` adds metrics of its own.
-    """
-
-    judge = None
-
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        if "ref" in getattr(self.model, "peft_config", {}):  # TRL copies a new adapter too, which changes nothing yet
-            self.model.delete_adapter("ref")
+    """What stands before DPOTrainer among the bases of a trainer."""
 
     def _prepare_dataset(self, dataset, *args):
         """The rows are token ids already."""
         return dataset
 
-    def prediction_step(self, model, inputs, *args, **options):
-        """TRL's step; notes the loss and the number of pairs of the batch."""
-        result = super().prediction_step(model, inputs, *args, **options)
-        self._batches.append((len(inputs["input_ids"]) // 2, self.accelerator.gather(result[0].reshape(1)).mean()))
-        return result
-
-    def evaluation_loop(self, *args, metric_key_prefix="eval", **options):
-        """Trainer's loop, with means over all pairs."""
-        self._batches = []
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **options)
-        sizes = torch.tensor([size for size, _ in self._batches], dtype=torch.float64)
-
-        def mean(values):
-            return float((torch.as_tensor(values, dtype=torch.float64) * sizes).sum() / sizes.sum())
-
-        output.metrics[f"{metric_key_prefix}_loss"] = mean([float(loss) for _, loss in self._batches])
-        measured = self._metrics["eval"]
-        measured |= {name: [mean(found)] for name, found in measured.items() if len(found) == len(sizes)}
-        found = {name: values[-1] for name, values in measured.items()}
-        found |= {} if self.judge is None else self.judge(self)
-        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
-        return output
+    def rows_in(self, inputs):
+        """Pairs: their better answers stand before their worse ones."""
+        return len(inputs["input_ids"]) // 2
 
     def reference_margins(self, rows):
         """By how much the reference likes the better answer: log ref(w|x) - log ref(l|x) (N,), and per token (N,).

@@ -3,6 +3,7 @@
 class InHouse(TrlManners, DPOTrainer): ...
 """
 
+import math
 from importlib.util import find_spec
 
 import torch
@@ -27,11 +28,20 @@ def require_trl(purpose):
 
 
 class TrlManners:
-    """What stands before a trainer of TRL among the bases of a trainer."""
+    """What stands before a trainer of TRL among the bases of a trainer.
+
+    In one process the evaluation is exact: each row counts the same, where Trainer and TRL would average the means of
+    batches, of which the last is smaller. `judge`, called with the trainer at every evaluation, adds metrics of its own.
+    A new adapter has no second one beside it, so that the reference is the model without an adapter.
+    """
+
+    judge = None
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.add_callback(ReportedMeans())
+        if "ref" in getattr(self.model, "peft_config", {}):  # TRL copies a new adapter, which changes nothing yet
+            self.model.delete_adapter("ref")
 
     def _send_telemetry(self):
         """TRL would report every run to its makers."""
@@ -54,10 +64,36 @@ class TrlManners:
         kept.tokens, kept.means = self._total_train_tokens, self._metrics["train"]
         return loss
 
-    def evaluation_loop(self, *args, **options):
-        """Trainer's loop, also where a resumed run begins with it (eval_on_start)."""
+    def rows_in(self, inputs):
+        """How many rows of the evaluation data a batch holds."""
+        return len(inputs)
+
+    def prediction_step(self, model, inputs, *args, **options):
+        """TRL's step; notes the loss and the number of rows of the batch."""
+        result = super().prediction_step(model, inputs, *args, **options)
+        self._batches.append((self.rows_in(inputs), self.accelerator.gather(result[0].reshape(1)).mean()))
+        return result
+
+    def evaluation_loop(self, *args, metric_key_prefix="eval", **options):
+        """Trainer's loop, with means over all rows; a resumed run may begin with it (eval_on_start)."""
         self.take_up_reports()
-        return super().evaluation_loop(*args, **options)
+        self._batches = []
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **options)
+        sizes = [size for size, _ in self._batches]
+        measured = self._metrics["eval"]
+        measured |= {name: [weighted_mean(each, sizes)] for name, each in measured.items() if len(each) == len(sizes)}
+        found = {"loss": weighted_mean([float(loss) for _, loss in self._batches], sizes)}
+        found |= {name: values[-1] for name, values in measured.items()}
+        found |= {} if self.judge is None else self.judge(self)
+        output.metrics.update({f"{metric_key_prefix}_{name}": value for name, value in found.items()})
+        return output
+
+
+def weighted_mean(values, weights):
+    """The mean of the values that are numbers; nan where none is."""
+    pairs = [(value, weight) for value, weight in zip(values, weights, strict=True) if not math.isnan(value)]
+    total = sum(weight for _, weight in pairs)
+    return sum(value * weight for value, weight in pairs) / total if total else math.nan
 
 
 def switch_off_dropout(model):
