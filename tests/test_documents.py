@@ -5,6 +5,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hftoolkit import cli, quickstart
 
@@ -69,7 +70,9 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch):
         if f"--output_dir {name}" in command:
             (Path(name) / "config.json").unlink()
     argv = ["./DATA" if word == "DATA" else word for word in argv]
-    needs_flag = {"gpt/gpt2", "gpt/ppo", "bert/base", "bert/large", "t5/base"} & set(argv)  # bf16 asks for a GPU or --use_cpu
+    needs_flag = {"gpt/gpt2", "gpt/ppo", "bert/base", "bert/large", "t5/base"} & set(
+        argv
+    )  # bf16 asks for a GPU or --use_cpu
     parse(recipe, [*argv, "--use_cpu"] if needs_flag else argv)
 
 
@@ -79,6 +82,36 @@ def test_every_recipe_and_config_is_in_the_readme():
         assert recipe in text, f"README.md does not name recipes/{recipe}.py"
     for config in (ROOT / "recipes/configs").glob("*/*.yaml"):
         assert config.stem in text, f"README.md does not name {config.relative_to(ROOT)}"
+
+
+def configs_by_recipe():
+    """(recipe, config) of each row of the README's table."""
+    for line in (ROOT / "README.md").read_text().splitlines():
+        cells = [cell.strip() for cell in line.split("|")]
+        if len(cells) < 5 or cells[2].strip("`") not in RECIPES:
+            continue
+        for folder, names in re.findall(r"`(\w+)/\{?([\w,]+)\}?`", cells[3].split("model:")[0]):
+            yield from (
+                pytest.param(cells[2].strip("`"), f"{folder}/{name}", id=f"{folder}/{name}")
+                for name in names.split(",")
+            )
+
+
+@pytest.mark.parametrize(("recipe", "config"), list(configs_by_recipe()))
+def test_every_config_is_accepted(recipe, config, tmp_path, monkeypatch):
+    """By the recipe beside which the README names it; what the user brings is a folder with a model, and text."""
+    monkeypatch.chdir(tmp_path)
+    Path("model").mkdir()
+    Path("model/config.json").write_text('{"model_type": "hft_gpt"}')
+    Path("DATA").write_text("text")
+    given = yaml.safe_load((ROOT / f"recipes/configs/{config}.yaml").read_text())
+    trains = re.search(
+        r"TrainingArguments|SFTConfig|PPOConfig|DPOConfig|GRPOConfig", (ROOT / f"recipes/{recipe}.py").read_text()
+    )
+    argv = ["--config", config, *(["--use_cpu"] if trains else [])]
+    if not {"architecture", "model_name_or_path"} & given.keys() and recipe != "train_tokenizer":
+        argv += ["--model_name_or_path", "./model"]
+    parse(recipe, argv if "dataset" in given else [*argv, "--dataset", "./DATA"])
 
 
 def test_links_lead_somewhere():

@@ -129,6 +129,8 @@ def _positions(values, given):
     if isinstance(length, int) and isinstance(positions, int) and length > positions:
         message = f"'max_length' ({length}) is more than model_config.max_position_embeddings ({positions})"
         yield ("max_length", "model_config.max_position_embeddings"), message
+    if values.get("architecture") == "t5":  # its heads have a size of their own
+        return
     width, heads = values.get("model_config.hidden_size"), values.get("model_config.num_attention_heads")
     if isinstance(width, int) and isinstance(heads, int) and heads > 0 and width % heads:
         message = (
