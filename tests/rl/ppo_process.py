@@ -29,8 +29,9 @@ def main(folder, options):
         options["ptx_dataset"] = tiny_text()
     if options.pop("raise_in_the_second", False):
         options["reward"] = raise_in_the_second
+    checkpoint = options.pop("resume", None)
     trainer = tiny_trainer(folder, eval_dataset=tiny_prompts(6), **options)
-    trainer.train()
+    trainer.train(resume_from_checkpoint=checkpoint)
     found = trainer.evaluate()
     names = ("loss", "grad_norm", "objective/kl", "objective/scores", "val/ratio", "policy/approxkl_avg")
     reports = {name: history(trainer, name) for name in names}

@@ -40,7 +40,7 @@ def start(folder, options, ranks):
 def test_two_processes_equal_one(tmp_path, lora):
     """Sampling, whitening, the divisor of the losses, accumulation, pretraining text, evaluation and checkpoints."""
     options = {"learning_rate": 1e-3, "lora": lora, "rollout_forward_batch_size": 4}
-    options |= {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 4}
+    options |= {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 2}
     options |= {} if lora else {"ptx_coef": 0.5, "ptx_batch_size": 2}
     (one,) = start(tmp_path / "one", options | {"per_device_train_batch_size": 2}, ["0"])
     two = start(tmp_path / "two", options | {"per_device_train_batch_size": 1}, ["0", "1"])
@@ -53,6 +53,11 @@ def test_two_processes_equal_one(tmp_path, lora):
     saved = {path.relative_to(tmp_path / "one").as_posix() for path in (tmp_path / "one/checkpoint-8").rglob("*")}
     again = {path.relative_to(tmp_path / "two").as_posix() for path in (tmp_path / "two/checkpoint-8").rglob("*")}
     assert {name for name in saved ^ again if "rng_state" not in name} == set()
+    if lora:
+        return
+    middle = {"resume": str(tmp_path / "two/checkpoint-6"), "per_device_train_batch_size": 2}
+    (resumed,) = start(tmp_path / "resumed", options | middle, ["0"])  # in the middle of a rollout, by one process
+    torch.testing.assert_close(resumed["weights"], one["weights"], rtol=0, atol=1e-5)
 
 
 def test_a_reward_that_fails_in_one_process_ends_all(tmp_path):
