@@ -130,9 +130,9 @@ class GroupPolicy(TrlManners):
         self._step = (read_json(state) or {"step": 0})["step"]
         if responses.exists():
             parts = [{} for _ in range(self.args.steps_per_generation)]
-            for name, value in load_file(responses, device=str(self.args.device)).items():
+            for name, value in load_file(responses).items():
                 number, _, key = name.partition(".")
-                parts[int(number)][key] = value
+                parts[int(number)][key] = value.to(self.args.device)
             self._buffered_inputs = parts
 
 

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -153,6 +154,17 @@ def test_an_interrupted_run_ends_with_the_same_weights_and_reports(tmp_path, mon
     ours, theirs = history(tmp_path / "broken"), history(tmp_path / "whole")
     assert not [entry for entry in ours if entry not in theirs]  # what eval_on_start repeats is the same
     assert not [entry for entry in theirs if entry not in ours]
+
+
+def test_a_rollout_goes_to_the_device_of_a_process(built, tmp_path, monkeypatch):
+    """`cpu:0`, as a process of a distributed run calls it, is a name that safetensors does not know."""
+    trainer = built()
+    (tmp_path / "grpo").mkdir()
+    (tmp_path / "grpo/state-0.json").write_text('{"step": 3}')
+    save_file({"0.advantages": torch.ones(2)}, tmp_path / "grpo/responses-0.safetensors")
+    monkeypatch.setattr(type(trainer.args), "device", torch.device("cpu", 0))
+    trainer._load_optimizer_and_scheduler(str(tmp_path))
+    assert trainer._step == 3 and trainer._buffered_inputs[0]["advantages"].tolist() == [1, 1]
 
 
 def test_an_evaluation_changes_no_random_numbers(built, finished):
