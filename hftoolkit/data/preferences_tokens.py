@@ -65,7 +65,8 @@ def _texts(tokenizer, prompts, completions, max_length):
         lost = max(len(ids) - room, 0)
         of_answer = max(len(_ids(tokenizer, [completion])[0]) - room, 0) if lost else 0
         cut = {"prompt_cut": lost - min(of_answer, lost), "answer_cut": min(of_answer, lost)}
-        row = {"input_ids": start + ids[lost:] + end}
+        has_start = not lost and start and ids[: len(start)] == start  # a chat template has written it
+        row = {"input_ids": ([] if has_start else start) + ids[lost:] + end}
         if "token_type_ids" in tokenizer.model_input_names:
             row["token_type_ids"] = [0] * len(row["input_ids"])
         rows.append(row | cut)

@@ -97,7 +97,8 @@ def load_value_and_progress(trainer, checkpoint):
         setattr(trainer.score_norm, name, value)
     trainer.experience = None
     if (folder / EXPERIENCE_FILE).exists():
-        tensors = load_file(folder / EXPERIENCE_FILE, device=str(trainer.args.device))
+        tensors = load_file(folder / EXPERIENCE_FILE)  # safetensors does not know the device "cpu:0"
+        tensors = {name: tensor.to(trainer.args.device) for name, tensor in tensors.items()}
         trainer.experience = Experience(**tensors)
 
 

@@ -45,9 +45,15 @@ def write_whole(path, content):
 
 
 def plain(value):
-    """The JSON-able form of a value: numbers that are not finite become None, secrets (`*_token`) are left out."""
+    """The JSON-able form of a value: numbers that are not finite become None, secrets are left out.
+
+    A secret is text under a key `*_token`; a number there, such as nats_per_token, is none.
+    """
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items() if not str(key).endswith("_token")}
+        secret = {
+            key for key, item in value.items() if str(key).endswith("_token") and not isinstance(item, int | float)
+        }
+        return {str(key): plain(item) for key, item in value.items() if key not in secret}
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
     if isinstance(value, float):

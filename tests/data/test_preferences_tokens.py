@@ -56,6 +56,21 @@ def test_special_tokens_of_the_tokenizer_stay(gpt, bert):
     assert special_ends(bert) == ([bert.cls_token_id], [bert.sep_token_id])
 
 
+def test_a_first_token_that_a_chat_template_has_written_is_not_doubled(gpt):
+    import copy
+
+    tokenizer = copy.deepcopy(gpt)
+    from tokenizers.processors import TemplateProcessing
+
+    first, number = tokenizer.eos_token, tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first} $A", special_tokens=[(first, number)]
+    )
+    plain, written = answer_tokens(tokenizer, ["ab", f"{first}ab"], [" c", " c"], 20)
+    assert plain["input_ids"][0] == number != plain["input_ids"][1]
+    assert written["input_ids"] == plain["input_ids"]
+
+
 def test_padding_is_right_and_masked():
     batch = pad_right([{"input_ids": [5, 6, 7]}, {"input_ids": [8]}], 9)
     assert batch["input_ids"].tolist() == [[5, 6, 7], [8, 9, 9]]

@@ -76,11 +76,12 @@ def test_json_has_no_nan_and_no_secret(tmp_path):
         "best": numpy.float32(1.5),
         "steps": torch.tensor(3),
         "hub_token": "hf_x",
+        "nats_per_token": 1.25,
         "path": tmp_path,
     }
-    disk.write_json(tmp_path / "a.json", value | {"inner": [{"push_token": 1, "infinite": -math.inf}]})
+    disk.write_json(tmp_path / "a.json", value | {"inner": [{"push_token": "x", "infinite": -math.inf}]})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {
-        **{"loss": None, "best": 1.5, "steps": 3, "path": str(tmp_path)},
+        **{"loss": None, "best": 1.5, "steps": 3, "path": str(tmp_path), "nats_per_token": 1.25},
         "inner": [{"infinite": None}],
     }
