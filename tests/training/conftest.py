@@ -1,5 +1,6 @@
 """The tiny run, in this process and in processes of its own."""
 
+import contextlib
 import gc
 import json
 import multiprocessing
@@ -42,7 +43,9 @@ class Process:
         os.kill(self.started.pid, number)
 
     def kill(self):
-        self.send(signal.SIGKILL)
+        """Kill it, unless it has ended and is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGKILL)
 
     def code(self):
         """Its exit code, once it has ended."""
