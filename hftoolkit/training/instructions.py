@@ -8,19 +8,14 @@ and a loss that is computed from the last hidden states and the output layer wit
 
 import math
 import time
-from importlib.util import find_spec
 
 import torch
 from torch.utils.data import DataLoader, Subset
-from transformers import TrainerCallback
-from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import speed_metrics
 
-from hftoolkit.errors import CheckpointError, DataError, MachineError
+from hftoolkit.errors import DataError
 from hftoolkit.training.adaptation import without_adapter
-
-INSTALL_TRL = "pip install 'trl>=1.13,<2'"
-CHECKED_TOKENS, LOG_PROBABILITY_TOLERANCE = 8, 1e-2
+from hftoolkit.training.trl_trainers import TrlReports, require_plain_output_layer, require_trl
 
 
 def instruction_trainer(judge=None, **options):
@@ -35,8 +30,7 @@ def instruction_trainer(judge=None, **options):
         DataError: settings that TRL refuses, or no answer that fits into max_length.
         CheckpointError: a model whose logits are not its output layer's of its last hidden states.
     """
-    if find_spec("trl") is None:
-        raise MachineError(f"supervised fine-tuning needs the package trl; install it: {INSTALL_TRL}")
+    require_trl("supervised fine-tuning")
     from trl import SFTTrainer
 
     class InstructionTrainer(AnswerEvaluation, SFTTrainer):
@@ -56,27 +50,12 @@ def instruction_trainer(judge=None, **options):
                 f"of the {name} data no answer begins within max_length {limit}: raise it, or shorten the prompts"
             )
     _show_bias(without_adapter(trainer.model).get_output_embeddings())
-    _check_output_layer(trainer)
+    require_plain_output_layer(trainer, trainer.train_dataset[0]["input_ids"])
     trainer.judge = judge
     return trainer
 
 
-class ReportedMeans(TrainerCallback, ExportableState):
-    """What TRL has measured since its last report; part of a checkpoint, so that a resumed run reports the same."""
-
-    def __init__(self):
-        self.means, self.tokens = {}, 0
-
-    @staticmethod
-    def of(trainer):
-        """The one in use; Trainer puts a new one in its place when it resumes."""
-        return next(found for found in trainer.callback_handler.callbacks if isinstance(found, ReportedMeans))
-
-    def state(self):
-        return {"args": {}, "attributes": {"means": dict(self.means), "tokens": self.tokens}}
-
-
-class AnswerEvaluation:
+class AnswerEvaluation(TrlReports):
     """What stands before SFTTrainer among the bases of a trainer.
 
     The evaluation is exact: sums over all scored tokens, where Trainer would average the means of batches. `judge` adds
@@ -85,32 +64,13 @@ class AnswerEvaluation:
 
     judge = None
 
-    def __init__(self, *args, **options):
-        super().__init__(*args, **options)
-        self.add_callback(ReportedMeans())
-
-    def _send_telemetry(self):
-        """TRL would report every run to its makers."""
-
-    def create_model_card(self, *args, **options):
-        """The run writes its own card."""
-
-    def training_step(self, *args, **options):
-        """TRL's step; what it measures is kept for the checkpoint, and taken from there in a resumed run."""
-        kept = ReportedMeans.of(self)
-        if kept.tokens > self._total_train_tokens:
-            self._total_train_tokens = kept.tokens
-            self._metrics["train"].update({name: list(values) for name, values in kept.means.items()})
-        loss = super().training_step(*args, **options)
-        kept.tokens, kept.means = self._total_train_tokens, self._metrics["train"]
-        return loss
-
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         """Loss, perplexity and accuracy over the scored tokens, how many they are, and what the judge says.
 
         Args:
             eval_dataset: token rows as the trainer's own; None is its own.
         """
+        self.take_up_reports()
         start, was_training = time.time(), self.model.training
         self.model.eval()
         try:
@@ -158,22 +118,3 @@ def _show_bias(output_layer):
 
     if isinstance(output_layer, TrainableTokensWrapper):
         vars(output_layer)["bias"] = vars(output_layer.original_module).get("bias")  # None is no parameter
-
-
-def _check_output_layer(trainer):
-    """TRL scores tokens by output layer and last hidden states alone: does the model itself compute its logits so?"""
-    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        return
-    model, was_training = trainer.accelerator.unwrap_model(trainer.model), trainer.model.training
-    model.eval()
-    ids = torch.tensor([trainer.train_dataset[0]["input_ids"][:CHECKED_TOKENS]], device=model.device)
-    with torch.no_grad():
-        theirs = model(input_ids=ids, labels=ids, fused_lm_head=True).log_probs
-        logits = model(input_ids=ids).logits[:, :-1].float()
-    model.train(was_training)
-    ours = logits.log_softmax(-1).gather(-1, ids[:, 1:, None]).squeeze(-1)
-    if not torch.allclose(theirs.float(), ours, atol=LOG_PROBABILITY_TOLERANCE, rtol=LOG_PROBABILITY_TOLERANCE):
-        raise CheckpointError(
-            f"{type(model).__name__}: its logits are not its output layer's of its last hidden states, and TRL would "
-            "train another model than this one"
-        )

@@ -7,10 +7,12 @@ import math
 from importlib.util import find_spec
 
 import torch
+from transformers import TrainerCallback
+from transformers.trainer_callback import ExportableState
 
 from hftoolkit.errors import CheckpointError, MachineError
-from hftoolkit.training.instructions import INSTALL_TRL, ReportedMeans
 
+INSTALL_TRL = "pip install 'trl>=1.13,<2'"
 CHECKED_TOKENS, LOG_PROBABILITY_TOLERANCE = 8, 1e-2
 
 
@@ -27,21 +29,27 @@ def require_trl(purpose):
         raise MachineError(f"{purpose} needs the package trl; install it: {INSTALL_TRL}")
 
 
-class TrlManners:
-    """What stands before a trainer of TRL among the bases of a trainer.
+class ReportedMeans(TrainerCallback, ExportableState):
+    """What TRL has measured since its last report; part of a checkpoint, so that a resumed run reports the same."""
 
-    In one process the evaluation is exact: each row counts the same, where Trainer and TRL would average the means of
-    batches, of which the last is smaller. `judge`, called with the trainer at every evaluation, adds metrics of its own.
-    A new adapter has no second one beside it, so that the reference is the model without an adapter.
-    """
+    def __init__(self):
+        self.means, self.tokens = {}, 0
 
-    judge = None
+    @staticmethod
+    def of(trainer):
+        """The one in use; Trainer puts a new one in its place when it resumes."""
+        return next(found for found in trainer.callback_handler.callbacks if isinstance(found, ReportedMeans))
+
+    def state(self):
+        return {"args": {}, "attributes": {"means": dict(self.means), "tokens": self.tokens}}
+
+
+class TrlReports:
+    """What stands before any trainer of TRL among the bases of a trainer: no telemetry, no card, reports that resume."""
 
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.add_callback(ReportedMeans())
-        if "ref" in getattr(self.model, "peft_config", {}):  # TRL copies a new adapter, which changes nothing yet
-            self.model.delete_adapter("ref")
 
     def _send_telemetry(self):
         """TRL would report every run to its makers."""
@@ -63,6 +71,22 @@ class TrlManners:
         loss = super().training_step(*args, **options)
         kept.tokens, kept.means = self._total_train_tokens, self._metrics["train"]
         return loss
+
+
+class TrlManners(TrlReports):
+    """The same, with an exact evaluation, for trainers of preferences and groups.
+
+    In one process each row counts the same, where Trainer and TRL would average the means of batches, of which the last
+    is smaller. `judge`, called with the trainer at every evaluation, adds metrics of its own. A new adapter has no
+    second one beside it, so that the reference is the model without an adapter.
+    """
+
+    judge = None
+
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+        if "ref" in getattr(self.model, "peft_config", {}):  # TRL copies a new adapter, which changes nothing yet
+            self.model.delete_adapter("ref")
 
     def rows_in(self, inputs):
         """How many rows of the evaluation data a batch holds."""

@@ -12,7 +12,7 @@ from hftoolkit.data.instructions import load_instructions
 from hftoolkit.errors import CheckpointError, DataError, MachineError, RunInterruptedError
 from hftoolkit.evaluation.instructions import AnswerJudge, generate_answers, judge_answers
 from hftoolkit.recipes import sft
-from hftoolkit.training.instructions import AnswerEvaluation
+from hftoolkit.training.trl_trainers import TrlReports
 
 FEW = dict(builtin_examples=60, max_steps=12, eval_steps=6, save_steps=6, logging_steps=4, warmup_steps=2)
 FEW |= dict(judged_questions=4, max_length=256, tokenizer_vocab_size=600)
@@ -70,7 +70,8 @@ def test_what_it_leaves(finished):
     assert record["data"]["validation"]["answer_tokens"] == results["eval_answer_tokens"]
     card = (folder / "README.md").read_text()
     assert "Only answers were scored" in card and "guess of right form" in card and "AutoModelForCausalLM" in card
-    assert "trl" not in card.split("## Versions")[0].lower().replace("trained", "")
+    head = card.split("## Data")[0].lower()
+    assert "trl" not in head and "trl" not in card.split("---")[1]
     assert "gpt/sft" not in card or "curves.png" in card
 
 
@@ -112,14 +113,14 @@ def test_answers_do_not_depend_on_the_batch(finished):
 def test_an_interrupted_run_ends_with_the_same_weights_and_reports(tmp_path, monkeypatch):
     options = FEW | dict(packing="true", neftune_noise_alpha=5, per_device_train_batch_size=1)
     run(tmp_path / "unbroken", **options)
-    step = AnswerEvaluation.training_step
+    step = TrlReports.training_step
 
     def interrupted(self, *args, **kwargs):
         if self.state.global_step == 9:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    monkeypatch.setattr(AnswerEvaluation, "training_step", interrupted)
+    monkeypatch.setattr(TrlReports, "training_step", interrupted)
     with pytest.raises((KeyboardInterrupt, RunInterruptedError)):
         run(tmp_path / "broken", **options)
     monkeypatch.undo()
@@ -276,7 +277,7 @@ def test_nothing_is_sent_anywhere(built, monkeypatch):
     monkeypatch.delenv("CI", raising=False)
     built()
     assert not sent
-    monkeypatch.delattr(AnswerEvaluation, "_send_telemetry")
+    monkeypatch.delattr(TrlReports, "_send_telemetry")
     built()
     assert sent  # so the test would notice
 
@@ -333,7 +334,7 @@ def test_a_model_whose_logits_are_others(built, monkeypatch):
 
 
 def test_without_trl(built, monkeypatch):
-    import hftoolkit.training.instructions as training
+    import hftoolkit.training.trl_trainers as training
 
     monkeypatch.setattr(training, "find_spec", lambda name: None)
     with pytest.raises(MachineError, match="needs the package trl; install it: pip install 'trl"):

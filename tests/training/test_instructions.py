@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from hftoolkit.training.instructions import (
-    AnswerEvaluation,
-    ReportedMeans,
-)
+from hftoolkit.training.instructions import AnswerEvaluation
+from hftoolkit.training.trl_trainers import ReportedMeans
 
 
 class Base:
