@@ -230,14 +230,14 @@ def test_a_stock_model_with_a_reference_that_is_asked_once(tmp_path, finished, p
 def test_nothing_is_sent_anywhere(built, monkeypatch):
     import trl.trainer.base_trainer as base
 
-    from hftoolkit.training.trl_trainers import TrlManners
+    from hftoolkit.training.trl_trainers import TrlReports
 
     sent = []
     monkeypatch.setattr(base, "send_telemetry", lambda *args, **options: sent.append(options))
     monkeypatch.delenv("CI", raising=False)
     built()
     assert not sent
-    monkeypatch.delattr(TrlManners, "_send_telemetry")
+    monkeypatch.delattr(TrlReports, "_send_telemetry")
     built()
     assert sent  # so the test would notice
 
