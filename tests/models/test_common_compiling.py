@@ -15,6 +15,11 @@ WORDS = [head for head in HEADS if head.auto.endswith("LM")]
 def assert_compiled_is_eager(head, backend, inputs, training, autocast=False):
     torch._dynamo.reset()
     model = head.model(num_hidden_layers=1).train(training)
+    if (
+        autocast and head.architecture in UNSCALED
+    ):  # what T5's initialisation does to the queries in place of a scaling
+        for name, weight in model.named_parameters():
+            weight.data.mul_(model.config.head_dim**-0.5 if "q_proj" in name else 1.0)
     expected, compiled = copy.deepcopy(model), torch.compile(model, fullgraph=True, backend=backend)
     losses = []
     for run in (compiled, expected):
@@ -25,12 +30,9 @@ def assert_compiled_is_eager(head, backend, inputs, training, autocast=False):
     rounded = autocast and unscaled
     torch.testing.assert_close(*losses, **dict.fromkeys(("rtol", "atol"), 0.1 if rounded else 1e-5))
     theirs = {name: parameter.grad for name, parameter in expected.named_parameters()}
-    ours = {name: p.grad for name, p in model.named_parameters()}
-    if rounded:  # eager bfloat16 is as far from float32, 0.6 of the largest number: only the direction can be compared
-        flat = [torch.cat([gradient.flatten() for gradient in found.values()]) for found in (ours, theirs)]
-        assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.95
-        return
-    assert_gradients_close(ours, theirs, 1e-4 if unscaled else 5e-5)
+    assert_gradients_close(
+        {name: p.grad for name, p in model.named_parameters()}, theirs, 0.5 if rounded else 1e-4 if unscaled else 5e-5
+    )
 
 
 def packed_batch():
