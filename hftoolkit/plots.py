@@ -77,6 +77,11 @@ def plot_curves(history, path, *, baselines=None, title=None, unit="nats"):
     if panels[0].get_legend_handles_labels()[0]:
         place = "upper center" if len(panels) == 1 else "center right"  # a score rises where a loss falls
         panels[0].legend(frameon=False, fontsize="small", loc=place, ncols=2)
+    save_figure(figure, path)
+
+
+def save_figure(figure, path):
+    """Write a figure of matplotlib as a PNG file, which appears whole or not at all."""
     path = Path(path)
     temporary = path.with_name(f".{path.name}.tmp")
     figure.savefig(temporary, format="png", metadata={"Software": None})

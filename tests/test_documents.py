@@ -34,9 +34,10 @@ def parse(recipe, argv):
 
     module = importlib.import_module(f"hftoolkit.recipes.{recipe}")
     try:
-        module.parse(argv)
+        return module.parse(argv)
     except SystemExit as stop:
         assert stop.code in (0, None), f"{recipe} refuses {argv}"
+        return ()
 
 
 @pytest.mark.parametrize("command", list(commands()))
@@ -111,7 +112,11 @@ def test_every_config_is_accepted(recipe, config, tmp_path, monkeypatch):
     argv = ["--config", config, *(["--use_cpu"] if trains else [])]
     if not {"architecture", "model_name_or_path"} & given.keys() and recipe != "train_tokenizer":
         argv += ["--model_name_or_path", "./model"]
-    parse(recipe, argv if "dataset" in given else [*argv, "--dataset", "./DATA"])
+    parsed = parse(recipe, argv if "dataset" in given else [*argv, "--dataset", "./DATA"])
+    for key in given:
+        assert any(hasattr(arguments, key) for arguments in parsed), f"nothing in {recipe} takes {key}"
+    for key in {"architecture", "dataset", "seed"} & given.keys():
+        assert {getattr(arguments, key) for arguments in parsed if hasattr(arguments, key)} == {given[key]}
 
 
 def test_links_lead_somewhere():

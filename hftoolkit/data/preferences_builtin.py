@@ -2,16 +2,7 @@
 
 from .microworld.examples import collect, pick
 from .microworld.facts import SETTLED_BY
-from .microworld.instruction_tasks import (
-    FALSE,
-    MALFORMED,
-    TRUE,
-    garble,
-    iterate_questions,
-    judge_statement,
-    preference_examples,
-    write_prompt,
-)
+from .microworld.instruction_tasks import iterate_answers, preference_examples, write_prompt
 
 
 def builtin_pairs(num_examples: int, seed: int = 0, split: str = "train") -> list[dict]:
@@ -36,16 +27,12 @@ def builtin_rankings(num_examples: int, seed: int = 0, split: str = "train", max
     """
 
     def candidates():
-        for story, fact, random in iterate_questions(seed, split, max_sentences):
-            right, wrong = fact.state(fact.answer), fact.state(pick(random, fact.alternatives))
-            spoilt = garble(right if random() < 0.5 else wrong, random)
-            if judge_statement(fact, spoilt) != MALFORMED:
-                continue
-            left, answers = [(right, TRUE), (wrong, FALSE), (spoilt, MALFORMED)], []
+        for story, fact, answers, random in iterate_answers(seed, split, max_sentences):
+            left, order = list(answers.items()), []
             while left:
-                answers.append(pick(random, left))
-                left.remove(answers[-1])
-            texts, scores = zip(*answers, strict=True)
+                order.append(pick(random, left))
+                left.remove(order[-1])
+            scores, texts = zip(*order, strict=True)
             prompt, completions = write_prompt(story, fact), [f" {text}" for text in texts]
             row = {"prompt": prompt, "completions": completions, "scores": list(scores), "margin": None}
             yield story.text, fact.aspect, row

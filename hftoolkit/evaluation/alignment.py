@@ -5,8 +5,7 @@ https://aclanthology.org/D19-1453, Section 4.1 (of a Transformer, the mean over 
 comes closest to word alignments).
 """
 
-import os
-from pathlib import Path
+from hftoolkit.plots import save_figure
 
 
 def cross_attention(model, tokenizer, source, target):
@@ -64,7 +63,4 @@ def draw_alignments(model, tokenizer, pairs, path, *, title=None):
     figure.colorbar(image, ax=axes[-1], shrink=0.6, label="attention (mean of the heads)")
     if title:
         figure.suptitle(title)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    os.replace(temporary, path)
+    save_figure(figure, path)

@@ -1,10 +1,9 @@
 """The picture of a study: bars where there is one number of shots, curves where there are several."""
 
 import math
-import os
-from pathlib import Path
 
 from hftoolkit.evaluation.in_context_study import NONE, shown_variant
+from hftoolkit.plots import save_figure
 
 COLOURS = {NONE: "#555555", "gold": "#1f5fa8", "random": "#c8501e", "no_labels": "#3a8a4d", "random_words": "#8a4fa8"}
 OTHERS = ("#b08a1e", "#2a9d9d", "#a03050", "#707a20")
@@ -50,10 +49,7 @@ def draw_study(results, path, *, chance=None, title=None):
     )
     if title:
         figure.suptitle(title)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    os.replace(temporary, path)
+    save_figure(figure, path)
 
 
 def _colours(rows):

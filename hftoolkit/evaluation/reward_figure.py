@@ -1,7 +1,6 @@
 """The picture of a reward model's calibration: how often it is right, beside how sure it is."""
 
-import os
-from pathlib import Path
+from hftoolkit.plots import save_figure
 
 CURVE, IDEAL = "#1f5fa8", "#999999"
 
@@ -34,7 +33,4 @@ def draw_calibration(curve, path, *, error=None, title=None):
         axes.spines[["top", "right"]].set_visible(False)
     if title:
         figure.suptitle(title)
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png", metadata={"Software": None})
-    os.replace(temporary, path)
+    save_figure(figure, path)

@@ -47,13 +47,10 @@ def write_whole(path, content):
 def plain(value):
     """The JSON-able form of a value: numbers that are not finite become None, secrets are left out.
 
-    A secret is text under a key `*_token`; a number there, such as nats_per_token, is none.
+    A secret is what stands under a key `*_token`, but for figures such as nats_per_token.
     """
     if isinstance(value, dict):
-        secret = {
-            key for key, item in value.items() if str(key).endswith("_token") and not isinstance(item, int | float)
-        }
-        return {str(key): plain(item) for key, item in value.items() if key not in secret}
+        return {str(key): plain(item) for key, item in value.items() if not _is_secret(str(key))}
     if isinstance(value, list | tuple | set):
         return [plain(item) for item in value]
     if isinstance(value, float):
@@ -128,3 +125,7 @@ def require_space(folder, checkpoint_bytes):
             f"{folder} has {free / 1e6:,.0f} MB free, and one checkpoint takes about {checkpoint_bytes / 1e6:,.0f} "
             "MB, of which three must fit: free some space or choose another output_dir"
         )
+
+
+def _is_secret(key):
+    return key.endswith("_token") and not key.endswith("_per_token")

@@ -79,7 +79,7 @@ def test_json_has_no_nan_and_no_secret(tmp_path):
         "nats_per_token": 1.25,
         "path": tmp_path,
     }
-    disk.write_json(tmp_path / "a.json", value | {"inner": [{"push_token": "x", "infinite": -math.inf}]})
+    disk.write_json(tmp_path / "a.json", value | {"inner": [{"push_token": 1, "infinite": -math.inf}]})
     text = (tmp_path / "a.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail) == {
         **{"loss": None, "best": 1.5, "steps": 3, "path": str(tmp_path), "nats_per_token": 1.25},

@@ -99,6 +99,15 @@ def question_prompts(num_examples: int, seed: int = 0, split: str = "train", max
     return collect(candidates(), num_examples, seed, split, tuple(SETTLED_BY))
 
 
+def iterate_answers(seed, split, max_sentences):
+    """Yield (story, fact, answers, random) without end; answers holds a statement for each of the judge's verdicts."""
+    for story, fact, random in iterate_questions(seed, split, max_sentences):
+        right, wrong = fact.state(fact.answer), fact.state(pick(random, fact.alternatives))
+        spoilt = garble(right if random() < 0.5 else wrong, random)
+        if judge_statement(fact, spoilt) == MALFORMED:
+            yield story, fact, {TRUE: right, FALSE: wrong, MALFORMED: spoilt}, random
+
+
 def preference_examples(num_examples: int, seed: int = 0, split: str = "train", max_sentences: int = 8) -> list[dict]:
     r"""Pairs of answers, the better one chosen: true before false before malformed, each kind of pair a third.
 
@@ -109,12 +118,7 @@ def preference_examples(num_examples: int, seed: int = 0, split: str = "train", 
     pairs = ((TRUE, FALSE), (TRUE, MALFORMED), (FALSE, MALFORMED))
 
     def candidates():
-        for story, fact, random in iterate_questions(seed, split, max_sentences):
-            right, wrong = fact.state(fact.answer), fact.state(pick(random, fact.alternatives))
-            spoilt = garble(right if random() < 0.5 else wrong, random)
-            if judge_statement(fact, spoilt) != MALFORMED:
-                continue
-            answers = {TRUE: right, FALSE: wrong, MALFORMED: spoilt}
+        for story, fact, answers, random in iterate_answers(seed, split, max_sentences):
             better, worse = pick(random, pairs)
             yield (
                 story.text,
