@@ -134,16 +134,25 @@ def _idle(chosen):
     return idle | ({"on_bad_row", "max_bad_rows"} if chosen.get("on_bad_row") == "stop" else set())
 
 
+def _added_by_subclass(training_args):
+    """Names of the fields that a subclass of TrainingArguments adds and that decide something."""
+    common = {field.name for field in dataclasses.fields(TrainingArguments)}
+    is_ours = type(training_args).__module__.startswith("hftoolkit.")
+    for field in dataclasses.fields(training_args):
+        if field.name not in common and (is_ours or getattr(training_args, field.name) != field.default):
+            yield field.name
+
+
 def hyperparameters(training_args, others=()):
     """The arguments that decide a result, flat; None, empty, False and idle ones are left out.
 
-    Of TrainingArguments these are the DECISIVE ones, of what a subclass such as SFTConfig adds, all.
+    Of TrainingArguments these are the DECISIVE ones, of what our PPOConfig adds, all, and of what a subclass elsewhere
+    adds (TRL's have up to a hundred), those that are not at their default.
     """
     stock = training_args.to_dict()
     length = "num_train_epochs" if stock["max_steps"] > 0 else "max_steps"  # the one that decides nothing
-    common = {field.name for field in dataclasses.fields(TrainingArguments)}
-    added = [field.name for field in dataclasses.fields(training_args) if field.name not in common]
-    chosen = {name: stock[name] for name in (*DECISIVE, *added) if name in stock and name != length}
+    names = (*DECISIVE, *_added_by_subclass(training_args))
+    chosen = {name: stock[name] for name in names if name in stock and name != length}
     for arguments in others:
         chosen |= dataclasses.asdict(arguments)
     idle = _idle(chosen)

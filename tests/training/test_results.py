@@ -72,3 +72,15 @@ def test_what_a_subclass_of_the_training_arguments_adds_decides_too(tmp_path):
     found = hyperparameters(args)
     assert found["kl_coef"] == 0.07 and found["rollout_batch_size"] == 64
     assert "kl_target" not in found and "logging_dir" not in found
+
+
+def test_of_what_trl_adds_only_what_was_changed_is_told(tmp_path):
+    from trl import GRPOConfig, SFTConfig
+
+    common = {"output_dir": str(tmp_path), "report_to": [], "use_cpu": True, "bf16": False}
+    found = hyperparameters(SFTConfig(**common, packing=True, max_length=64))
+    assert found["packing"] is True and found["max_length"] == 64
+    assert "dataset_text_field" not in found and "packing_strategy" not in found
+    found = hyperparameters(GRPOConfig(**common, num_generations=4, beta=0.07))
+    assert found["beta"] == 0.07 and found["num_generations"] == 4
+    assert not [name for name in found if "vllm" in name or "vespo" in name]
