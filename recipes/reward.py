@@ -55,8 +55,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.rl.reward_results import evaluate_rewards, load_demonstrations
     from hftoolkit.rl.reward_trainer import RewardTrainer
     from hftoolkit.run import run_training
-    from hftoolkit.training.adaptation import adapt, layer_decay_optimizer
-    from hftoolkit.training.optimizers import make_optimizer
+    from hftoolkit.training.adaptation import adapt, tuning_optimizer
 
     # 1. Tokenizer; its chat template, where it has one, writes the prompts of conversations.
     options = {name: getattr(task_args, name) for name in ("on_bad_row", "max_bad_rows", "validation_fraction")}
@@ -81,12 +80,9 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     tokens = {name: tokenize_preferences(part, tokenizer, longest, workers) for name, part in preferences.items()}
     model = adapt(model, adaptation_args)
 
-    optimizer = layer_decay_optimizer(model, training_args, adaptation_args.layer_decay)
-    if task_args.optimizer == "muon":
-        optimizer = make_optimizer("muon", model, training_args, task_args.adamw_learning_rate)
-
     # 4. Train, set the mean of the rewards, evaluate, save.
     demonstrations = task_args.demonstrations, task_args.num_demonstrations
+    optimizer = adaptation_args.layer_decay, task_args.optimizer, task_args.adamw_learning_rate
     trainer = RewardTrainer(
         model=model,
         args=training_args,
@@ -95,7 +91,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         eval_dataset=tokens.get("validation"),
         processing_class=tokenizer,
         compute_metrics=lambda found: pair_metrics(found.predictions, found.label_ids),
-        optimizers=(optimizer, None),
+        optimizers=(tuning_optimizer(model, training_args, *optimizer), None),
         centre_coefficient=task_args.centre_coefficient,
         demonstrations=load_demonstrations(*demonstrations, tokens["train"], tokenizer, longest),
     )

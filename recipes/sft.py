@@ -29,6 +29,10 @@ class TaskArguments:
         metadata={"help": "what a row that cannot be used does: stop the run, or be left out and counted"},
     )
     max_bad_rows: int = field(default=10, metadata={"help": "rows that may be left out", "min": 1})
+    optimizer: Literal["trainer", "muon"] = field(
+        default="trainer", metadata={"help": "muon updates hidden matrices; trainer is SFTConfig's optim"}
+    )
+    adamw_learning_rate: float | None = field(default=None, metadata={"help": "of the rest, with muon", "above": 0})
     judged_questions: int = field(
         default=200, metadata={"help": "built-in questions that are answered at every evaluation", "min": 1}
     )
@@ -45,7 +49,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.evaluation import instructions as evaluation
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
     from hftoolkit.run import run_training
-    from hftoolkit.training.adaptation import adapt, layer_decay_optimizer
+    from hftoolkit.training.adaptation import adapt, tuning_optimizer
     from hftoolkit.training.instruction_settings import check_settings, prepare_for_chat, require_decoder
     from hftoolkit.training.instructions import instruction_trainer
 
@@ -73,6 +77,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     training_args.dataset_num_proc = training_args.dataset_num_proc or data_args.preprocessing_num_workers
     asks = data_args.dataset == "builtin" and validation is not None
     judge = evaluation.AnswerJudge(validation, tokenizer, limit=task_args.judged_questions) if asks else None
+    optimizer = adaptation_args.layer_decay, task_args.optimizer, task_args.adamw_learning_rate
     trainer = instruction_trainer(
         judge=judge,
         model=model,
@@ -80,7 +85,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         train_dataset=train,
         eval_dataset=validation,
         processing_class=tokenizer,
-        optimizers=(layer_decay_optimizer(model, training_args, adaptation_args.layer_decay), None),
+        optimizers=(tuning_optimizer(model, training_args, *optimizer), None),
     )
 
     def baselines(trainer):

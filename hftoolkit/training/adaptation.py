@@ -11,6 +11,9 @@ from torch import nn
 from transformers import Trainer
 from transformers.pytorch_utils import Conv1D
 
+from hftoolkit.errors import DataError
+from hftoolkit.training.optimizers import make_optimizer
+
 LAYER_NUMBER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?)\.(\d+)\.")
 EMBEDDINGS = re.compile(r"(?:^|\.)(?:embed\w*|wte|wpe)(?:\.|$)")
 NEEDS_ITS_OWN_GROUPS = ("params", "model", "optimizer_dict")  # what Trainer gives to optimizers like GaLore and LOMO
@@ -143,6 +146,26 @@ def save_merged(peft_model, folder):
         if path.is_file():
             path.rename(folder / "adapter" / path.name)
     peft_model.get_base_model().save_pretrained(folder, state_dict=merged_state_dict(peft_model))
+
+
+def tuning_optimizer(model, training_args, layer_decay, name="trainer", adamw_learning_rate=None):
+    """The optimizer that fine-tuning asks for; see layer_decay_optimizer and hftoolkit.training.optimizers.
+
+    Args:
+        name: "trainer" is that of TrainingArguments, "muon" updates the hidden matrices by Muon.
+        adamw_learning_rate: with Muon, the rate of the other weights.
+
+    Returns:
+        An optimizer for `Trainer(optimizers=(it, None))`; None where Trainer's own will do.
+
+    Raises:
+        DataError: Muon with a rate for each layer, which it does not have; see also layer_decay_optimizer.
+    """
+    if name == "trainer":
+        return layer_decay_optimizer(model, training_args, layer_decay)
+    if layer_decay != 1:
+        raise DataError(f"layer_decay {layer_decay} works with optimizer trainer only: leave it 1 with {name}")
+    return make_optimizer(name, model, training_args, adamw_learning_rate)
 
 
 def layer_decay_optimizer(model, training_args, layer_decay):

@@ -19,8 +19,15 @@ from transformers import (
 )
 
 from hftoolkit.arguments import AdaptationArguments
+from hftoolkit.errors import DataError
 from hftoolkit.run import run_training
-from hftoolkit.training.adaptation import adapt, layer_decay_groups, layer_decay_optimizer, merged_state_dict
+from hftoolkit.training.adaptation import (
+    adapt,
+    layer_decay_groups,
+    layer_decay_optimizer,
+    merged_state_dict,
+    tuning_optimizer,
+)
 from tests.training.tiny_run import At
 
 SIZES = dict(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
@@ -239,6 +246,16 @@ def test_frozen_weights_are_in_no_group():
 def test_layers_that_are_not_found_are_an_error():
     with pytest.raises(ValueError, match="layer_decay=0.5: Linear has no parameters named layers.N."):
         layer_decay_optimizer(torch.nn.Linear(2, 2), TrainingArguments(), 0.5)
+
+
+def test_fine_tuning_takes_muon_or_the_optimizer_of_the_arguments():
+    model, args = torch.nn.Sequential(torch.nn.Linear(2, 2)), TrainingArguments(learning_rate=0.5)
+    model.get_output_embeddings = lambda: None
+    assert tuning_optimizer(model, args, 1.0) is None
+    found = tuning_optimizer(model, args, 1.0, "muon", 0.25)
+    assert sorted({group["lr"] for group in found.param_groups}) == [0.25, 0.5]
+    with pytest.raises(DataError, match="layer_decay 0.9 works with optimizer trainer only: leave it 1 with muon"):
+        tuning_optimizer(model, args, 0.9, "muon")
 
 
 def test_a_run_with_layer_decay_resumes_bit_for_bit(tmp_path):

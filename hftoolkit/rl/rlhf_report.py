@@ -1,0 +1,206 @@
+"""What each stage of RLHF has changed: rewards, distance, and who wins against the stage before.
+
+    report.json  everything        report.md  the tables and samples        over_optimisation.png  see rlhf_figure
+Shapes: n = prompts, R = longest response.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from hftoolkit.rl.actor_critic import last_hidden_state, predicting, token_logprobs
+from hftoolkit.rl.make_experience import uniform_numbers
+from hftoolkit.rl.rollout import sample_rollout
+from hftoolkit.rl.scoring import call_reward
+
+SAMPLING_STREAM = 2**41  # seeds of the report are far from those of training and evaluation
+SHOWN_SAMPLES = 6
+LEARNED, TRUE = "learned", "true"
+
+
+class Answers(NamedTuple):
+    """What one model answers: texts, rewards by name (n,), KL to the SFT model in nats (n,) or None, lengths, ends."""
+
+    texts: list
+    rewards: dict
+    kl: torch.Tensor | None
+    lengths: torch.Tensor
+    ended: torch.Tensor
+
+
+@torch.no_grad()
+def answer(model, tokenizer, prompts, rewards, args, stop_token_ids, reference=None):
+    """Sample an answer to each prompt, for every model with the same random numbers, and let it be scored.
+
+    Args:
+        model: a causal language model.
+        prompts: rows of data with `prompt` and `prompt_ids`, by this model's tokenizer.
+        rewards: {LEARNED: function, TRUE: function}; the second may be missing.
+        args: PPOConfig: response_length, temperature, rollout_forward_batch_size, seed.
+        reference: the model to which the KL is measured; None where the vocabularies differ.
+    """
+    model.eval()
+    uniforms = uniform_numbers(args.seed + SAMPLING_STREAM, len(prompts), args.response_length)
+    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_token_ids[0]
+    found = sample_rollout(
+        model, prompts["prompt_ids"][:], uniforms, args, stop_token_ids=stop_token_ids, pad_id=pad,
+        generator=torch.Generator().manual_seed(args.seed),
+    )  # fmt: skip
+    texts = tokenizer.batch_decode(found.completion_ids(), skip_special_tokens=True)
+    columns = prompts[:]
+    asked = columns.pop("prompt")
+    columns.pop("prompt_ids")
+    answers = texts if isinstance(asked[0], str) else [[{"role": "assistant", "content": text}] for text in texts]
+    scores = {
+        name: call_reward(function, asked, answers, found.completion_ids(), columns)[0].double()
+        for name, function in rewards.items()
+    }
+    kl = None
+    if reference is not None:
+        kl = _kl_per_response(found, model, reference, args.temperature, args.rollout_forward_batch_size)
+    return Answers(texts, scores, kl, found.response_lengths.cpu(), found.ended.cpu())
+
+
+def _kl_per_response(found, model, reference, temperature, size):
+    """Log p(response | model) - log p(response | reference), (n,) float64: its mean estimates the KL without bias."""
+    totals = []
+    for rows in torch.arange(len(found.input_ids)).split(size):
+        ids, mask, prompts = found.input_ids[rows], found.attention_mask[rows], found.prompt_lengths[rows]
+        places = predicting(mask, prompts)
+        logprobs = [
+            token_logprobs(
+                last_hidden_state(one, ids, mask)[places],
+                one.get_output_embeddings(),
+                ids[:, 1:][places[:, :-1]],
+                temperature,
+            ).double()
+            for one in (model, reference)
+        ]
+        table = torch.zeros(places.shape, dtype=torch.float64, device=ids.device)
+        table[places] = logprobs[0] - logprobs[1]
+        totals.append(table.sum(dim=1).cpu())
+    return torch.cat(totals)
+
+
+def win_rate(scores, others):
+    """Share of prompts at which the first has the higher score, equal ones half, and its standard error.
+
+    Example:
+        win_rate([2, 1, 0, 1], [1, 1, 1, 0]) -> (0.625, 0.239)
+    """
+    scores, others = (torch.as_tensor(values, dtype=torch.float64) for values in (scores, others))
+    wins = (scores > others).double() + 0.5 * (scores == others).double()
+    error = float(wins.std()) / math.sqrt(len(wins)) if len(wins) > 1 else 0.0
+    return float(wins.mean()), error
+
+
+def compare(stages):
+    """Rows of the table: means of each stage, and its wins against the stage before.
+
+    Args:
+        stages: {name: Answers}, in order.
+    """
+    rows, before = [], None
+    for name, found in stages.items():
+        row = {"stage": name, "prompts": len(found.texts)}
+        row |= {f"{kind}_reward": float(scores.mean()) for kind, scores in found.rewards.items()}
+        row["kl"] = None if found.kl is None else float(found.kl.mean())
+        row["length"], row["ended"] = float(found.lengths.double().mean()), float(found.ended.double().mean())
+        for kind, scores in found.rewards.items():
+            wins = (None, None) if before is None else win_rate(scores, before.rewards[kind])
+            row[f"{kind}_win_rate"], row[f"{kind}_win_rate_error"] = wins
+        rows.append(row)
+        before = found
+    return rows
+
+
+def samples_of(stages, prompts, number=SHOWN_SAMPLES):
+    """What every stage answers to the first prompts, with the rewards."""
+    return [
+        {
+            "prompt": prompts["prompt"][row],
+            "answers": {
+                name: {"text": found.texts[row]}
+                | {kind: round(float(scores[row]), 4) for kind, scores in found.rewards.items()}
+                for name, found in stages.items()
+            },
+        }
+        for row in range(min(number, len(prompts)))
+    ]
+
+
+def path_of(history, learned):
+    """The evaluations during PPO, in order: step, KL in nats per response, learned and true reward.
+
+    Args:
+        history: log_history of the trainer.
+        learned: name of the learned reward there; another one, where there is one, is the true reward.
+    """
+    path, prefix = [], "eval_rewards/"
+    for entry in history:
+        if "eval_kl" not in entry:
+            continue
+        rewards = {key.removeprefix(prefix): value for key, value in entry.items() if key.startswith(prefix)}
+        point = {"step": entry["step"], "kl": entry["eval_kl"], "learned_reward": rewards.pop(learned)}
+        others = list(rewards.values())
+        path.append(point | ({"true_reward": others[0]} if others else {}))
+    return path
+
+
+def write_report(report):
+    """The report as Markdown."""
+    lines = [
+        "# SFT, reward model, PPO",
+        "",
+        f"Answers to {report['stages'][0]['prompts']} held-out prompts, sampled.",
+        "",
+    ]
+    lines += _stage_table(report["stages"])
+    if report["reward_model"]:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in report["reward_model"].items())
+        lines += ["", f"The reward model on held-out preferences: {told}."]
+    if report["path"]:
+        lines += [
+            "",
+            "## During PPO",
+            "",
+            *_path_table(report["path"]),
+            "",
+            "![Rewards over the KL](over_optimisation.png)",
+        ]
+    lines += ["", "## Samples", ""]
+    for sample in report["samples"]:
+        asked = sample["prompt"]
+        asked = asked if isinstance(asked, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in asked)
+        lines += ["```text", asked.replace("```", "'''"), "```", ""]
+        for name, found in sample["answers"].items():
+            scores = ", ".join(f"{kind} {found[kind]:.3g}" for kind in (LEARNED, TRUE) if kind in found)
+            lines.append(f"- {name} ({scores}): {' '.join(found['text'].split()) or '(nothing)'}")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _stage_table(rows):
+    """Markdown rows of the stages; a win rate with its standard error."""
+    kinds = [kind for kind in (LEARNED, TRUE) if f"{kind}_reward" in rows[0]]
+    names = [f"{kind} reward" for kind in kinds] + ["KL to SFT", "tokens", "ended"]
+    names += [f"wins against the one above, by {kind} reward" for kind in kinds]
+    lines = [f"| stage | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
+    for row in rows:
+        cells = [f"{row[f'{kind}_reward']:.3f}" for kind in kinds]
+        cells += ["-" if row["kl"] is None else f"{row['kl']:.2f}", f"{row['length']:.1f}", f"{row['ended']:.2f}"]
+        for kind in kinds:
+            rate, error = row[f"{kind}_win_rate"], row[f"{kind}_win_rate_error"]
+            cells.append("-" if rate is None else f"{rate:.2f} ± {error:.2f}")
+        lines.append(f"| {row['stage']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _path_table(path):
+    kinds = [kind for kind in (LEARNED, TRUE) if f"{kind}_reward" in path[0]]
+    lines = [f"| step | KL | {' | '.join(f'{kind} reward' for kind in kinds)} |", "|---" * (2 + len(kinds)) + "|"]
+    for point in path:
+        cells = " | ".join(f"{point[f'{kind}_reward']:.3f}" for kind in kinds)
+        lines.append(f"| {point['step']} | {point['kl']:.2f} | {cells} |")
+    return lines

@@ -1,0 +1,122 @@
+"""The end of a whole RLHF run: its three models answer the same prompts, and the report is written."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from hftoolkit.data.prompt_sources import load_prompts
+from hftoolkit.errors import DataError
+from hftoolkit.rl.checks import held_out_prompts, prompt_options, stop_tokens
+from hftoolkit.rl.reward_sources import load_reward
+from hftoolkit.rl.rlhf_figure import draw_over_optimisation
+from hftoolkit.rl.rlhf_report import LEARNED, TRUE, answer, compare, path_of, samples_of, write_report
+from hftoolkit.training.checkpoints import list_checkpoints
+from hftoolkit.training.disk import read_json, write_json, write_whole
+from hftoolkit.training.progress import say
+
+REPORT, TABLES, PICTURE = "report.json", "report.md", "over_optimisation.png"
+TOLD = ("eval_accuracy", "eval_margin", "eval_loss")  # of the reward model's own results
+FREE = ("output_dir", "use_cpu")  # arguments that change no number
+
+
+def earlier_report(folder, arguments):
+    """The report that a run with these arguments has left, or None.
+
+    Raises:
+        DataError: the folder holds the report of a run with other arguments.
+    """
+    report = read_json(folder / REPORT)
+    if report is None:
+        return None
+    changed = [
+        key for key, value in report["arguments"].items() if key not in FREE and arguments.get(key, value) != value
+    ]
+    if changed:
+        key = changed[0]
+        raise DataError(
+            f"{folder} holds a run with other arguments ({key} was {report['arguments'][key]!r} and is "
+            f"{arguments[key]!r}): choose another output_dir"
+        )
+    return report
+
+
+def make_report(folder, arguments, prompts, ppo_args, truth=None):
+    """Let the start, the SFT model and the policy answer held-out prompts; write report, tables and picture.
+
+    Args:
+        arguments: of the whole run, for the record: a dataclass with model_name_or_path and use_cpu.
+        prompts: the held-out prompts.
+        ppo_args: PPOConfig of the last stage: how answers are sampled.
+        truth: name of the true reward, or None.
+
+    Returns:
+        The content of report.json.
+    """
+    folder = Path(folder)
+    device = ppo_args.device
+    rewards = {LEARNED: load_reward(str(folder / "reward"))}
+    rewards |= {} if truth is None else {TRUE: load_reward(truth)}
+    for function in rewards.values():
+        if isinstance(getattr(function, "model", None), torch.nn.Module):
+            function.model.to(device)
+    places = {"SFT": folder / "sft", "PPO": folder / "ppo"}
+    if arguments.model_name_or_path is not None:
+        places = {"start": arguments.model_name_or_path} | places
+    reference, stages = _load(folder / "sft", device)[0], {}
+    for name, place in places.items():
+        say(f"answers of {name} to {len(prompts)} prompts")
+        model, tokenizer = _load(place, device)
+        same = model.config.vocab_size == reference.config.vocab_size
+        asked = held_out_prompts(prompts, tokenizer, prompt_options(ppo_args, model.config))
+        stops = stop_tokens(ppo_args, tokenizer, model.config)
+        stages[name] = answer(model, tokenizer, asked, rewards, ppo_args, stops, reference if same else None)
+    report = {
+        "arguments": asdict(arguments),
+        "stages": compare(stages),
+        "reward_model": _told(folder / "reward"),
+        "path": path_of(_history(folder / "ppo"), learned="reward"),
+        "samples": samples_of(stages, prompts),
+    }
+    if report["path"]:
+        draw_over_optimisation(report["path"], folder / PICTURE, title=folder.resolve().name)
+    tables = write_report(report)
+    write_whole(folder / TABLES, tables.encode())
+    write_json(folder / REPORT, report)
+    say(tables.split("\n## Samples")[0])
+    say(f"done: {folder / TABLES}")
+    return read_json(folder / REPORT)
+
+
+def held_out(data_args, task_args):
+    """The held-out prompts of the stage ppo, as its recipe chooses them.
+
+    Raises:
+        DataError: there are none.
+    """
+    splits = load_prompts(data_args, task_args.validation_fraction)
+    if "validation" not in splits:
+        raise DataError("no prompts are held out, and the report asks them: give --ppo.validation_fraction above 0")
+    found = splits["validation"]
+    return found.take(min(task_args.max_eval_prompts, len(found)))
+
+
+def _load(place, device):
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    import hftoolkit.models  # noqa: F401
+
+    return AutoModelForCausalLM.from_pretrained(place).to(device), AutoTokenizer.from_pretrained(place)
+
+
+def _told(folder):
+    """Of the reward model's own results, what a reader of the report asks for."""
+    results = read_json(folder / "all_results.json") or {}
+    return {name.removeprefix("eval_"): results[name] for name in TOLD if results.get(name) is not None}
+
+
+def _history(folder):
+    """log_history of the newest checkpoint of a run."""
+    checkpoints = list_checkpoints(folder)
+    state = read_json(checkpoints[-1] / "trainer_state.json") if checkpoints else None
+    return (state or {}).get("log_history", [])

@@ -1,0 +1,85 @@
+"""A whole RLHF run in process: three stages, one report, resumed and refused."""
+
+import json
+import shutil
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from hftoolkit.errors import DataError
+from hftoolkit.recipes import rlhf
+
+TINY = ["--config", "gpt/rlhf_tiny", "--use_cpu", "--sft.max_steps", "8", "--reward.max_steps", "4"]
+TINY += [
+    "--sft.warmup_steps",
+    "2",
+    "--reward.warmup_steps",
+    "1",
+    "--sft.judged_questions",
+    "4",
+    "--ppo.total_episodes",
+    "64",
+]
+
+
+def run(*argv):
+    return rlhf.main(rlhf.parse([str(word) for word in argv])[0])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "rlhf"
+    return folder, run(*TINY, "--output_dir", folder)
+
+
+def test_what_it_leaves(finished):
+    folder, report = finished
+    assert sorted(path.name for path in folder.iterdir()) == [
+        *("over_optimisation.png", "ppo", "report.json", "report.md", "reward", "sft")
+    ]
+    assert [row["stage"] for row in report["stages"]] == ["SFT", "PPO"]
+    assert {"learned_reward", "true_reward", "learned_win_rate"} <= report["stages"][1].keys()
+    assert report["stages"][0]["kl"] == pytest.approx(0, abs=1e-6) and report["stages"][1]["kl"] != 0
+    assert [point["step"] for point in report["path"]] == [0, 8, 16]
+    assert set(report["samples"][0]["answers"]) == {"SFT", "PPO"}
+    assert "| PPO |" in (folder / "report.md").read_text()
+    AutoModelForCausalLM.from_pretrained(folder / "ppo")
+
+
+def test_the_judge_is_reported_and_not_learned(finished):
+    folder, report = finished
+    results = json.loads((folder / "ppo/all_results.json").read_text())
+    assert results["eval_reward"] == pytest.approx(results["eval_rewards/reward"])
+    assert results["eval_rewards/judge"] == report["path"][-1]["true_reward"] == -1
+
+
+def test_the_same_command_does_what_is_left(finished, tmp_path, capsys):
+    folder, report = finished
+    assert run(*TINY, "--output_dir", folder) == report
+    assert "already done" in capsys.readouterr().out
+    shutil.rmtree(folder / "ppo")  # as if it had been interrupted before the last stage
+    (folder / "report.json").unlink()
+    before = (folder / "sft/model.safetensors").stat().st_mtime
+    again = run(*TINY, "--output_dir", folder)
+    assert again == report and (folder / "sft/model.safetensors").stat().st_mtime == before
+    with pytest.raises(DataError, match="a run with other arguments"):
+        run(*TINY, "--ppo.kl_coef", "0.2", "--output_dir", folder)
+
+
+def test_mistakes_of_the_last_stage_are_found_before_the_first(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run(*TINY, "--ppo.kl_cof", "0.1", "--output_dir", tmp_path / "run")
+    assert "kl_cof" in capsys.readouterr().err and not (tmp_path / "run/sft").exists()
+    with pytest.raises(DataError, match=r"ppo\.rewards cannot be given"):
+        run(*TINY, "--ppo.rewards", "brief", "--output_dir", tmp_path / "run")
+    with pytest.raises(DataError, match=r"the stage sft has no config: give --sft\.config"):
+        run("--output_dir", tmp_path / "run", "--reward.config", "gpt/reward", "--ppo.config", "gpt/ppo")
+    quiet = ["--ppo.eval_strategy", "no", "--ppo.eval_on_start", "false", "--ppo.validation_fraction", "0"]
+    with pytest.raises(DataError, match=r"give --ppo\.validation_fraction above 0"):
+        run(*TINY, *quiet, "--ppo.dataset", _prompts(tmp_path), "--output_dir", tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
+def _prompts(folder):
+    (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}:"}) + "\n" for n in range(40)))
+    return folder / "prompts.jsonl"

@@ -1,0 +1,147 @@
+"""What a report of RLHF measures: answers, distance, wins."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from hftoolkit.data.prompts import as_dataset, tokenize_prompts
+from hftoolkit.rl.config import PPOConfig
+from hftoolkit.rl.rlhf_figure import draw_over_optimisation
+from hftoolkit.rl.rlhf_report import Answers, answer, compare, path_of, samples_of, win_rate, write_report
+
+PROMPTS = [{"prompt": text, "number": n} for n, text in enumerate(["a b", "c", "d e f", "b a c d", "e", "f a"])]
+
+
+@pytest.fixture(scope="module")
+def made():
+    """Two GPTs with new weights, their tokenizer, and prompts."""
+    from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForCausalLM
+    from hftoolkit.tokenization import train_tokenizer
+
+    tokenizer = train_tokenizer("word", ["a b c d e f"] * 3, vocab_size=20)
+    models = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        config = HftGptConfig(
+            len(tokenizer), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, initializer_range=0.5,
+            max_position_embeddings=32, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+        )  # fmt: skip
+        models.append(HftGptForCausalLM(config).eval())
+    return models, tokenizer, tokenize_prompts(as_dataset(PROMPTS), tokenizer, max_prompt_length=8, on_long="stop")
+
+
+def settings(tmp_path, **more):
+    common = {"output_dir": str(tmp_path), "use_cpu": True, "bf16": False, "report_to": []}
+    return PPOConfig(**common, response_length=6, rollout_forward_batch_size=4, **more)
+
+
+def length_of(prompts, completions, number, **columns):
+    assert number == list(range(len(PROMPTS)))  # the columns of the prompts reach the reward
+    return [float(len(text)) for text in completions]
+
+
+def test_answers_are_scored_and_their_distance_is_that_of_plain_passes(made, tmp_path):
+    (model, reference), tokenizer, prompts = made
+    stops = [tokenizer.eos_token_id]
+    found = answer(
+        model, tokenizer, prompts, {"learned": length_of}, settings(tmp_path, temperature=0.7), stops, reference
+    )
+    assert found.rewards["learned"].tolist() == [len(text) for text in found.texts]
+    again = answer(
+        model, tokenizer, prompts, {"learned": length_of}, settings(tmp_path, temperature=0.7), stops, reference
+    )
+    assert again.texts == found.texts
+    expected = []
+    for row, ids in enumerate(prompts["prompt_ids"]):
+        response = _ids_of(found, row, tokenizer, model, prompts, tmp_path)
+        tokens = torch.tensor([ids + response])
+        logs = [
+            (one(input_ids=tokens).logits[0].double() / 0.7).log_softmax(-1)[
+                range(len(ids) - 1, tokens.shape[1] - 1), response
+            ]
+            for one in (model, reference)
+        ]
+        expected.append((logs[0] - logs[1]).sum().item())
+    assert found.kl.tolist() == pytest.approx(expected, abs=1e-4)
+    assert max(map(abs, expected)) > 0.1
+
+
+def _ids_of(found, row, tokenizer, model, prompts, tmp_path):
+    """The sampled tokens of one row, from the same call below the texts."""
+    from hftoolkit.rl.make_experience import uniform_numbers
+    from hftoolkit.rl.rlhf_report import SAMPLING_STREAM
+    from hftoolkit.rl.rollout import sample_rollout
+
+    args = settings(tmp_path, temperature=0.7)
+    uniforms = uniform_numbers(args.seed + SAMPLING_STREAM, len(prompts), args.response_length)
+    options = {"stop_token_ids": [tokenizer.eos_token_id], "pad_id": tokenizer.pad_token_id}
+    ids = sample_rollout(model, prompts["prompt_ids"][:], uniforms, args, **options).completion_ids()[row]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == found.texts[row]
+    return ids
+
+
+def test_a_model_has_no_distance_to_itself_and_none_is_told_without_a_reference(made, tmp_path):
+    (model, _), tokenizer, prompts = made
+    stops, rewards = [tokenizer.eos_token_id], {"learned": length_of}
+    assert answer(model, tokenizer, prompts, rewards, settings(tmp_path), stops, model).kl.abs().max() == 0
+    assert answer(model, tokenizer, prompts, rewards, settings(tmp_path), stops).kl is None
+
+
+def test_wins_count_ties_as_halves():
+    rate, error = win_rate([2, 1, 0, 1], [1, 1, 1, 0])
+    wins = [1, 0.5, 0, 1]
+    deviation = math.sqrt(sum((win - 0.625) ** 2 for win in wins) / 3)
+    assert rate == 0.625 and error == pytest.approx(deviation / 2)
+    assert win_rate([1.0], [0.0]) == (1.0, 0.0)
+
+
+def answers(learned, true, kl):
+    learned, true, kl = (torch.tensor(values, dtype=torch.float64) for values in (learned, true, kl))
+    n = len(learned)
+    rewards = {"learned": learned, "true": true}
+    return Answers([f"text {k}" for k in range(n)], rewards, kl, torch.full((n,), 3), torch.ones(n, dtype=torch.bool))
+
+
+def test_stages_are_compared_with_the_one_before():
+    stages = {"SFT": answers([0, 1], [1, 0], [0, 0]), "PPO": answers([1, 2], [0, 0], [2, 4])}
+    first, second = compare(stages)
+    assert first["learned_win_rate"] is None and first["kl"] == 0
+    assert second["learned_win_rate"] == 1 and second["true_win_rate"] == 0.25
+    assert second["learned_reward"] == 1.5 and second["true_reward"] == 0 and second["kl"] == 3
+    assert second["length"] == 3 and second["ended"] == 1
+
+
+def test_the_path_of_ppo_takes_rewards_by_their_names():
+    history = [
+        {"step": 0, "eval_kl": 0.0, "eval_rewards/judge": -1.0, "eval_rewards/reward": 2.0},  # in any order
+        {"step": 4, "loss": 0.1},
+        {"step": 8, "eval_kl": 1.5, "eval_rewards/judge": -0.5, "eval_rewards/reward": 3.0},
+    ]
+    assert path_of(history, "reward") == [
+        {"step": 0, "kl": 0.0, "learned_reward": 2.0, "true_reward": -1.0},
+        {"step": 8, "kl": 1.5, "learned_reward": 3.0, "true_reward": -0.5},
+    ]
+    del history[0]["eval_rewards/judge"], history[2]["eval_rewards/judge"]
+    assert path_of(history, "reward")[1] == {"step": 8, "kl": 1.5, "learned_reward": 3.0}
+
+
+def test_the_report_can_be_read(tmp_path):
+    stages = {"SFT": answers([0, 1], [1, 0], [0, 0]), "PPO": answers([1, 2], [0, 0], [2, 4])}
+    prompts = {"prompt": ["Who?", "What?"]}
+
+    class Prompts(dict):
+        def __len__(self):
+            return 2
+
+    path = [{"step": 0, "kl": 0.0, "learned_reward": 0.5, "true_reward": 0.5}]
+    path.append({"step": 8, "kl": 3.0, "learned_reward": 1.5, "true_reward": 0.0})
+    samples = samples_of(stages, Prompts(prompts))
+    report = {"stages": compare(stages), "reward_model": {"accuracy": 0.8}, "path": path, "samples": samples}
+    text = write_report(json.loads(json.dumps(report)))
+    assert "| PPO | 1.500 | 0.000 | 3.00 | 3.0 | 1.00 | 1.00 ± 0.00 | 0.25 ± 0.25 |" in text
+    assert "accuracy 0.8" in text and "| 8 | 3.00 | 1.500 | 0.000 |" in text
+    assert "- PPO (learned 1, true 0): text 0" in text and "Who?" in text
+    draw_over_optimisation(path, tmp_path / "picture.png", title="a run")
+    assert (tmp_path / "picture.png").read_bytes()[:4] == b"\x89PNG"
