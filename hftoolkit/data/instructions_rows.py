@@ -6,11 +6,14 @@ r"""Instructions with answers: a row of any known form as a text prompt with its
     instruction, input, output               Alpaca; LLaMA-Factory's "system" and "history" beside them
     instruction, context, response           Dolly
     instruction, instances [{input, output}] Self-Instruct: one example for each instance
+    chosen, rejected; or prompt, completions, ranks or scores: preferences, whose best answer is the demonstration
 
 The templates of Alpaca's prompts are those of tatsu-lab/stanford_alpaca, train.py (PROMPT_DICT), commit 15b51ae.
 """
 
 from hftoolkit.errors import DataError
+
+from .preferences_rows import read_preference
 
 PROMPT_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -34,6 +37,8 @@ FORMS = (  # the columns that tell a form, in the order in which they are looked
     ("instruction", "instances"),
     ("instruction", "output"),
     ("instruction", "response"),
+    ("chosen", "rejected"),
+    ("prompt", "completions"),
 )
 KNOWN = "; ".join(", ".join(form) for form in FORMS)
 
@@ -77,6 +82,8 @@ def instruction_rows(row, where: str, *, chat: bool = False, columns: list[str] 
         return [{"messages": conversation(row[form[0]], where, row.get("system"))}]
     if form == ("prompt", "completion"):
         return [_prompt_completion(row, where, chat)]
+    if form[-1] in ("rejected", "completions"):
+        return [_preferred(row, where, chat)]
     if form == ("instruction", "instances"):
         return _instances(row, where, chat)
     return [_alpaca(row, form[1], where, chat)]
@@ -140,6 +147,16 @@ def _prompt_completion(row, where, chat):
     prompt = _text(prompt, "the prompt", where)
     completion = _text(completion, "the completion", where).removesuffix(END_OF_TEXT)
     return _example(prompt, _text(completion, "the completion", where), chat)
+
+
+def _preferred(row, where, chat):
+    """The best answer of a preference; conversations stay such where the answer is a list of messages."""
+    if isinstance(row.get("chosen"), list):
+        asked = row["prompt"] if isinstance(row.get("prompt"), list) else []
+        return {"messages": conversation([*asked, *row["chosen"]], where, row.get("system"))}
+    found = read_preference(row, where)
+    best = max(range(len(found["scores"])), key=found["scores"].__getitem__)
+    return _example(found["prompt"], found["completions"][best], chat)
 
 
 def _instances(row, where, chat):

@@ -11,14 +11,14 @@ from .labelled import load_examples
 from .numbered_rows import numbered_rows
 from .opening import ROW_SUFFIXES
 
-ANSWERS = ("completion", "messages", "output", "response", "conversations")
+ANSWERS = ("completion", "messages", "output", "response", "conversations", "chosen", "completions")
 
 
 def load_prompts(data_args, validation_fraction=0.05) -> DatasetDict:
     """The splits train, validation and test where there are such; every row has `prompt`, text or conversation.
 
     A row with `prompt` and no answer keeps its other columns, for the reward functions; of rows with answers (see
-    hftoolkit.data.instructions) only the prompt is kept, in conversations all before the last answer. `builtin` are
+    hftoolkit.data.instructions; preferences too) only the prompt is kept, in conversations all before the last answer. `builtin` are
     questions about a story of the microworld, with their kind.
 
     Raises:

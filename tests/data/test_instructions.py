@@ -95,6 +95,20 @@ def test_relatives_of_alpaca():
         rows_of(factory)
 
 
+def test_the_best_answer_of_a_preference_is_a_demonstration():
+    dialogue = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+    assert rows_of(dialogue) == [{"prompt": "\n\nHuman: Hi\n\nAssistant:", "completion": " Hello."}]
+    ranked = {"prompt": "Hi", "completions": ["No.", "Hello.", "Hm."]}
+    best = [{"prompt": "Hi", "completion": "Hello."}]
+    assert rows_of(ranked | {"scores": [0, 2, 1]}) == best == rows_of(ranked | {"ranks": [3, 1, 2]})
+    assert rows_of(ranked | {"ranks": [3, 1, 2]}, chat=True) == [{"messages": [USER, ANSWER]}]
+    lists = {"chosen": [ANSWER], "rejected": [ANSWER | {"content": "No."}]}
+    assert rows_of(lists | {"prompt": [USER]}) == [{"messages": [USER, ANSWER]}]
+    assert rows_of({name: [USER, *turns] for name, turns in lists.items()}) == [{"messages": [USER, ANSWER]}]
+    with pytest.raises(DataError, match="file:7: all 3 answers are tied"):
+        rows_of(ranked | {"ranks": [1, 1, 1]})
+
+
 @pytest.mark.parametrize(
     "row, message",
     [

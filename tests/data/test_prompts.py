@@ -5,6 +5,7 @@ from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from hftoolkit.data.prompt_sources import prompt_rows
 from hftoolkit.data.prompts import as_dataset, tokenize_prompts
 from hftoolkit.errors import DataError
 from hftoolkit.tokenization.chat import CHAT_TEMPLATE
@@ -65,3 +66,9 @@ def test_what_is_no_prompt(tokenizer):
         encode(["a", " "], tokenizer)
     with pytest.raises(DataError, match="columns text, but none of prompt, messages, input_ids"):
         encode([{"text": "a"}], tokenizer)
+
+
+def test_preferences_hold_prompts():
+    assert prompt_rows({"prompt": "Hi", "completions": ["No.", "Hm."], "ranks": [2, 1]}, "x") == [{"prompt": "Hi"}]
+    dialogue = {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
+    assert prompt_rows(dialogue, "x") == [{"prompt": "\n\nHuman: Hi\n\nAssistant:"}]
