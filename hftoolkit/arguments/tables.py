@@ -74,8 +74,10 @@ REPORTER_PACKAGES = {
 CONFIG_LIMITS = {
     **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "max_position_embeddings"), POSITIVE_COUNT),
     **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_labels"), POSITIVE_COUNT),
+    **dict.fromkeys(("embedding_size", "projection_size", "num_filters"), POSITIVE_COUNT),
     **dict.fromkeys(("embedding_dropout_prob", "hidden_dropout_prob", "attention_probs_dropout_prob"), SHARE),
     **dict.fromkeys(("classifier_dropout_prob", "dropout", "word_dropout", "label_smoothing"), SHARE),
+    "weight_dropout_prob": SHARE,
     **dict.fromkeys(("layer_norm_eps", "initializer_range"), {"above": 0}),
     "z_loss": {"min": 0},
 }

@@ -16,6 +16,14 @@ def check_counts(**values):
     return values
 
 
+def check_sizes(**values):
+    """Whole numbers of at least 0."""
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+    return values
+
+
 def check_shares(**values):
     """Probabilities in [0, 1); 1 would drop everything."""
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""One vector for each row of token vectors: the last, the mean, the largest, or a learnt weighted mean.
+"""One vector for each row of token vectors: the last, the mean, the largest, or a learnt weighted mean; word dropout.
 
 Padding has no influence, wherever it stands; a row without a real token gives zeros.
 Paper of the weighted mean: Yang et al. 2016, https://aclanthology.org/N16-1174, Section 2.2, Equations 5 to 7.
@@ -16,6 +16,17 @@ def real_tokens(values, attention_mask):
     if attention_mask is None:
         return torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
     return attention_mask.ne(0)
+
+
+def drop_words(keep, probability):
+    """Leave out each kept token with this probability, Iyyer et al. 2015, https://aclanthology.org/P15-1162, Section 3.2.
+
+    A row that would lose all of its tokens keeps them. (B, T) to (B, T), bool; not changed in place.
+    """
+    if probability == 0:
+        return keep
+    chosen = keep & (torch.rand(keep.shape, device=keep.device) >= probability)
+    return torch.where(chosen.any(1, keepdim=True), chosen, keep)
 
 
 def masked_mean(values, keep):

@@ -87,7 +87,7 @@ class RecurrentLayer(GradientCheckpointingLayer):
         super().__init__()
         check_cell(cell_type, hidden_size, projection_size)
         options = dict(batch_first=True) | ({"proj_size": projection_size} if projection_size else {})
-        self.cell_type, self.weight_dropout = cell_type, weight_dropout
+        self.cell_type, self.weight_dropout = cell_type, nn.Dropout(weight_dropout)
         self.hidden_size, self.output_size = hidden_size, projection_size or hidden_size
         self.forward_rnn = CELLS[cell_type](input_size, hidden_size, **options)
         self.backward_rnn = CELLS[cell_type](input_size, hidden_size, **options) if bidirectional else None
@@ -107,7 +107,7 @@ class RecurrentLayer(GradientCheckpointingLayer):
             torch.nn has it.
         """
         outputs, states = [], []
-        for number, rnn in enumerate(self._directions):
+        for number, rnn in enumerate(self.directions):
             rows = reverse_rows(hidden, lengths) if number else hidden
             own = None if state is None else self._map(lambda part, n=number: part[n : n + 1].contiguous(), state)
             output, left = self._run(rnn, rows, lengths, own, with_state)
@@ -119,7 +119,8 @@ class RecurrentLayer(GradientCheckpointingLayer):
         return torch.cat(outputs, -1) if len(outputs) > 1 else outputs[0], states if with_state else None
 
     @property
-    def _directions(self):
+    def directions(self):
+        """The kernels: forward, and backward where there is one."""
         return [self.forward_rnn] if self.backward_rnn is None else [self.forward_rnn, self.backward_rnn]
 
     def _map(self, function, state):
@@ -169,13 +170,13 @@ class RecurrentLayer(GradientCheckpointingLayer):
 
     @property
     def _drops_weights(self):
-        return self.training and self.weight_dropout > 0
+        return self.training and self.weight_dropout.p > 0
 
     def _dropped_weights(self, rnn):
         """The weights of a direction in the kernel's order, with some of the recurrent ones 0."""
         names = ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"] + ["weight_hr_l0"] * bool(rnn.proj_size)
         weights = [getattr(rnn, name) for name in names]
-        weights[1] = nn.functional.dropout(weights[1], self.weight_dropout)
+        weights[1] = self.weight_dropout(weights[1])
         return weights
 
     def _kernel(self, rnn, rows, state, weights):

@@ -130,3 +130,22 @@ def transformer_folder(tmp_path_factory):
     config = HftTransformerConfig(vocab_size=64, hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     folder = tmp_path_factory.mktemp("transformer")
     return save_small(folder, config, HftTransformerForConditionalGeneration, "transformer")
+
+
+CLASSIFIERS = {
+    "rnn": {"embedding_size": 12, "hidden_size": 16, "projection_size": 8, "pooling": "attention"},
+    "bow": {},
+    "dan": {"hidden_size": 16},
+    "textcnn": {"embedding_size": 12, "num_filters": 4},
+}
+
+
+@pytest.fixture
+def classifier_folder(request, tmp_path):
+    """A small classifier of the architecture that is asked for, and its heads."""
+    import importlib
+
+    module = importlib.import_module(f"hftoolkit.models.modeling_{request.param}")
+    heads = {auto: getattr(module, path.split(".")[1]) for auto, path in module.AUTO_MAP.items()}
+    config = heads.pop("AutoConfig")(vocab_size=64, num_labels=3, **CLASSIFIERS[request.param])
+    return save_small(tmp_path, config, heads["AutoModelForSequenceClassification"]), list(heads)

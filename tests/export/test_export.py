@@ -51,6 +51,17 @@ def test_every_transformer_head_loads_without_hftoolkit(transformer_folder):
     assert check_export(transformer_folder) == exactly(heads)
 
 
+@pytest.mark.parametrize(
+    "classifier_folder",
+    ["rnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bow", "dan", "textcnn"))],
+    indirect=True,
+)
+def test_every_head_of_a_classifier_loads_without_hftoolkit(classifier_folder):
+    """One architecture here, for the time a process takes; the others in the slow tests."""
+    folder, heads = classifier_folder
+    assert check_export(folder) == exactly(heads)
+
+
 def test_every_gpt_head_loads_from_the_hub_without_hftoolkit(gpt_folder, hub, client):
     publish_folder(gpt_folder, "alice/gpt")
     pushed = hub.repo("alice/gpt").files()

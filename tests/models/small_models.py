@@ -27,21 +27,33 @@ TRANSFORMER = SIZES | dict(pad_token_id=PAD, intermediate_size=48, label_smoothi
 TRANSFORMER_DROPOUT = [f"{part}_dropout_prob" for part in ("hidden", "attention_probs", "activation")]
 TRANSFORMER |= dict.fromkeys(TRANSFORMER_DROPOUT, 0.0)
 PRE_NORM = dict(norm_position="pre", position_layout="halves", num_decoder_layers=3)
+WORDS = dict(vocab_size=VOCAB, num_labels=3, pad_token_id=PAD)
+DAN = WORDS | dict(embedding_size=24, hidden_size=32, num_hidden_layers=2, word_dropout=0.0)
+TEXTCNN = WORDS | dict(embedding_size=24, num_filters=12, filter_sizes=[2, 3], classifier_dropout_prob=0.0)
+RNN = WORDS | dict(embedding_size=24, hidden_size=32, num_hidden_layers=2)
+RNN_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden", "weight", "classifier")]
+GRU = dict(cell_type="gru", bidirectional=False, pooling="attention")
 
 SMALL = {  # architecture -> variant -> config without dropout
     "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
     "bert": {"bert": BERT},
     "t5": {"t5_1.0": T5 | T5_1_0, "t5_1.1": T5},
     "transformer": {"transformer_post": TRANSFORMER, "transformer_pre": TRANSFORMER | PRE_NORM},
+    "bow": {"bow": WORDS},
+    "dan": {"dan": DAN},
+    "textcnn": {"textcnn": TEXTCNN},
+    "rnn": {"lstm": RNN | dict(projection_size=12, pooling="mean"), "gru": RNN | GRU},
 }
 DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
 DROPOUT |= {"t5": DROPOUT["bert"], "transformer": dict.fromkeys(TRANSFORMER_DROPOUT, 0.5)}
+DROPOUT |= dict.fromkeys(("bow", "dan", "textcnn"), {"word_dropout": 0.5}) | {"rnn": dict.fromkeys(RNN_DROPOUT, 0.5)}
 ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
     "": ("k_proj.bias",),
     "AutoModelForQuestionAnswering": ("qa_outputs.bias", "layers.1.mlp_norm.bias"),
     "AutoModelForMultipleChoice": ("choice_score.bias", "task_score.bias"),
 }
 CAUSAL = ("gpt",)
+WITHOUT_ATTENTION = ("bow", "dan", "textcnn", "rnn")
 UNSCALED = (
     "t5",
 )  # nothing divides the scores of the attention: with random weights numerical noise is ten times larger
