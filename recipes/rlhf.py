@@ -1,8 +1,7 @@
 """SFT, reward model and PPO in one go, with one report of what each stage has changed.
 
     python recipes/rlhf.py --config gpt/rlhf_tiny --output_dir runs/rlhf
-    python recipes/rlhf.py --config gpt/rlhf --model_name_or_path openai-community/gpt2 --sft.dataset DEMONSTRATIONS \
-        --reward.dataset PREFERENCES --dataset PROMPTS --ppo.kl_coef 0.1
+    python recipes/rlhf.py --config gpt/rlhf --model_name_or_path openai-community/gpt2 --ppo.kl_coef 0.1
 
 Paper: Ouyang et al. 2022, "InstructGPT", https://arxiv.org/abs/2203.02155, Section 3. Each stage is the recipe of its name
 (sft, reward, ppo) with a config and keys of its own, in the folder output_dir/<stage>; the reward model and the policy

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [  # the first pattern that fits a file names its floor
-    (6, ["recipes/*.py", "hftoolkit/cli.py", "hftoolkit/quickstart.py"]),
+    (6, ["recipes/*.py", "hftoolkit/cli.py", "hftoolkit/quickstart/*.py"]),
     (5, ["hftoolkit/run.py"]),
     (4, ["hftoolkit/rl/*.py", "hftoolkit/interpret/*.py"]),
     (2, ["hftoolkit/arguments/*.py", "hftoolkit/data/**/*.py", "hftoolkit/tokenization/*.py"]),
@@ -25,6 +25,7 @@ FOLDERS_WITH_INNER_IMPORTS = (
     "convert",
     "rl",
     "interpret",
+    "quickstart",
     "tokenization",
     "data",
     "arguments",
