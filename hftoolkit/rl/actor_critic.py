@@ -105,6 +105,13 @@ class ActorCritic(nn.Module):
         return without_adapter(self.policy).config
 
     @property
+    def _no_split_modules(self):
+        """Classes of the layers of both models, which FSDP shares out one by one."""
+        inner = [without_adapter(model) for model in (self.policy, self.value_model) if model is not None]
+        named = {name for model in inner for name in model._no_split_modules or ()}
+        return sorted(named & {type(module).__name__ for module in self.modules()})
+
+    @property
     def exported_model(self):
         """What a run leaves for others."""
         return self.policy

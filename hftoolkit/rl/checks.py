@@ -9,14 +9,16 @@ from hftoolkit.training.adaptation import without_adapter
 
 
 def stop_tokens(args, tokenizer, config):
-    """Ids of the tokens that end a response: those of args, or the tokenizer's end of text.
+    """Ids of the tokens that end a response: those of args, or the tokenizer's end of text; none may be needed.
 
     Raises:
-        ValueError: neither has one, or an id outside of the vocabulary.
+        ValueError: neither has one and there are no stop_strings, or an id outside of the vocabulary.
     """
     given = args.stop_token_ids or ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])
-    if not given:
-        raise ValueError("no token ends a response: the tokenizer has no eos_token; set one, or give stop_token_ids")
+    if not given and not args.stop_strings:
+        raise ValueError(
+            "no token ends a response: the tokenizer has no eos_token; set one, or give stop_token_ids or stop_strings"
+        )
     size = config.get_text_config(decoder=True).vocab_size
     if outside := [number for number in given if not 0 <= number < size]:
         raise ValueError(f"stop_token_ids {outside} are outside of the vocabulary of {size} tokens")

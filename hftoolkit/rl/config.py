@@ -57,6 +57,9 @@ class PPOConfig(TrainingArguments):
     stop_token_ids: list[int] | None = field(
         default=None, metadata={"help": "tokens that end a response; the tokenizer's end of text if not given"}
     )
+    stop_strings: list[str] | None = field(
+        default=None, metadata={"help": "texts that end a response too; rewards read what comes before them"}
+    )
     rollout_backend: str = field(
         default="native",
         metadata={
@@ -151,6 +154,8 @@ class PPOConfig(TrainingArguments):
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {allowed}, got {getattr(self, name)!r}")
+        if "" in (self.stop_strings or ()):
+            raise ValueError(f"stop_strings must not be empty texts, got {self.stop_strings!r}")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target steers kl_coef by factors, so that 0 stays 0: give a kl_coef above 0")
         if self.missing_eos_penalty is not None and self.missing_eos_score is not None:

@@ -14,11 +14,14 @@ EVALUATION_STREAM = 2**40  # seeds of evaluations are far from those of rollouts
 
 
 @torch.no_grad()
-def evaluate_prompts(trainer, data):
+def evaluate_prompts(trainer, data, by_reference=False):
     """Means over the responses to held-out prompts; samples of them are kept in trainer.samples.
 
     The responses do not depend on the number of processes (with the backend "generate" they do); where these are more
     than the prompts, some have none.
+
+    Args:
+        by_reference: the reference answers in place of the policy.
 
     Raises:
         DataError: a response has no score, and on_reward_error is "stop"; or none has one.
@@ -27,7 +30,10 @@ def evaluate_prompts(trainer, data):
     rows = list(range(args.process_index, len(data), args.world_size))
     trainer.samples, trainer.samples_step = [], trainer.state.global_step
     sums = torch.zeros(5 + 2 * len(names), dtype=torch.float64)
-    measured = in_agreement(trainer, lambda: _measured(trainer, data, rows) if rows else sums)
+    with trainer.weights.gathered() as pair:
+        answers = trainer.reference.in_place_of(pair) if by_reference else contextlib.nullcontext()
+        with answers:
+            measured = in_agreement(trainer, lambda: _measured(trainer, pair, data, rows) if rows else sums)
     sums = trainer.accelerator.reduce(measured.to(args.device), "sum").tolist()
     count, means = sums[0], [value / max(sums[0], 1) for value in sums[1:5]]
     if not count:
@@ -41,7 +47,7 @@ def evaluate_prompts(trainer, data):
     return metrics | {f"rewards/{name}": total / max(number, 1) for name, total, number in found}
 
 
-def _measured(trainer, data, rows):
+def _measured(trainer, pair, data, rows):
     """Sums over the responses to the prompts of this process, (5 + 2 F,), float64.
 
     Number of responses with a score; their scores, KL, lengths and ends; then what each reward function gave, and to
@@ -49,7 +55,7 @@ def _measured(trainer, data, rows):
     """
     seed = trainer.args.seed + EVALUATION_STREAM
     uniforms, batch = uniform_numbers(seed, len(data), trainer.args.response_length)[rows], data[rows]
-    found, scores, (parts, applies) = respond(trainer, batch, uniforms, seed)
+    found, scores, (parts, applies) = respond(trainer, pair, batch, uniforms, seed)
     given = combined(trainer, found, parts, applies)  # (b,)
     kept, used = given.isfinite(), applies & parts.isfinite()
     kl = (scores.logprobs - scores.ref_logprobs).masked_fill(~found.mask, 0.0).sum(dim=1)
@@ -65,11 +71,4 @@ def _measured(trainer, data, rows):
 
 def evaluate_reference(trainer, data):
     """What the reference reaches on held-out prompts, with the same random numbers as the policy."""
-    pair, reference = trainer.model, trainer.reference
-    policy = pair.policy
-    with policy.disable_adapter() if reference.by_adapter else contextlib.nullcontext():
-        pair.policy = policy if reference.by_adapter else reference.model
-        try:
-            return evaluate_prompts(trainer, data)
-        finally:
-            pair.policy = policy
+    return evaluate_prompts(trainer, data, by_reference=True)

@@ -40,7 +40,8 @@ def make_experience(trainer, rollout):
     chosen = own_part(order[rollout % per_pass * size :][:size], args)
     seed = args.seed + 15_485_863 * (rollout + 1)
     uniforms = own_part(uniform_numbers(seed, size, args.response_length), args)
-    answered = in_agreement(trainer, lambda: respond(trainer, trainer.train_dataset[chosen], uniforms, seed))
+    with trainer.weights.gathered() as pair:
+        answered = in_agreement(trainer, lambda: respond(trainer, pair, trainer.train_dataset[chosen], uniforms, seed))
     found, scores, (parts, applies) = answered
     gathered = gather_all(trainer, found, scores, parts, applies)
     experience, report = finish(trainer, *gathered)
@@ -67,10 +68,11 @@ def in_agreement(trainer, function):
     return result
 
 
-def respond(trainer, data, uniforms, seed):
+def respond(trainer, pair, data, uniforms, seed):
     """Sample and score responses to the prompts of this process.
 
     Args:
+        pair: ActorCritic with whole weights, in evaluation mode; see WholeWeights.
         data: columns of the prompts, b rows.
         uniforms: the random numbers of these rows, (b, R).
         seed: for the backend "generate", which draws its own numbers in each process.
@@ -78,42 +80,36 @@ def respond(trainer, data, uniforms, seed):
     Returns:
         (Rollout, Scores, (rewards (b, F), where they apply (b, F))).
     """
-    args, pair = trainer.args, trainer.model
-    tokenizer = trainer.processing_class
-    generator = torch.Generator().manual_seed(seed + 32_452_843 * args.process_index)
-    training = pair.training
-    pair.eval()
-    try:
-        with trainer.accelerator.autocast():
-            found = sample_rollout(
-                pair.policy,
-                data["prompt_ids"],
-                uniforms,
-                args,
-                stop_token_ids=trainer.stop_token_ids,
-                pad_id=pad_id(tokenizer, trainer.stop_token_ids),
-                generator=generator,
-            )
-            # Cached decoding and a full pass differ by the rounding of bfloat16 or TF32, which the ratio must not see.
-            exact = args.rollout_backend == "native" and not (args.bf16 or args.fp16)
-            exact = exact and torch.get_float32_matmul_precision() == "highest"
-            exact = exact and next(pair.policy.parameters()).dtype == torch.float32
-            scores = score_rollout(
-                pair, trainer.reference, found, args.rollout_forward_batch_size, score_policy=not exact
-            )
-    finally:
-        pair.train(training)
+    args, tokenizer = trainer.args, trainer.processing_class
+    with trainer.weights.precision_of(pair):
+        found = sample_rollout(
+            pair.policy,
+            data["prompt_ids"],
+            uniforms,
+            args,
+            stop_token_ids=trainer.stop_token_ids,
+            pad_id=pad_id(tokenizer, trainer.stop_token_ids),
+            stop_strings=trainer.stop_strings,
+            generator=torch.Generator().manual_seed(seed + 32_452_843 * args.process_index),
+        )
+        # Cached decoding and a full pass differ by the rounding of bfloat16 or TF32, which the ratio must not see.
+        exact = args.rollout_backend == "native" and not (args.bf16 or args.fp16)
+        exact = exact and torch.get_float32_matmul_precision() == "highest"
+        exact = exact and next(pair.policy.parameters()).dtype == torch.float32
+        size = args.rollout_forward_batch_size
+        scores = score_rollout(pair, trainer.reference, found, size, score_policy=not exact)
     return found, scores, rewards_of(trainer, data, found)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerBase, stop_token_ids):
     """What fills rows; never read as a token."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_token_ids[0]
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stop_token_ids), 0)
 
 
 def completions_of(trainer, found):
-    """Texts of the responses, special tokens left out."""
-    return trainer.processing_class.batch_decode(found.completion_ids(), skip_special_tokens=True)
+    """Texts of the responses, without special tokens and without the string that ended them."""
+    texts = trainer.processing_class.batch_decode(found.completion_ids(), skip_special_tokens=True)
+    return texts if trainer.stop_strings is None else [trainer.stop_strings.cut(text) for text in texts]
 
 
 def rewards_of(trainer, data, found):
@@ -135,7 +131,7 @@ def rewards_of(trainer, data, found):
 def gather_all(trainer, found, scores, parts, applies):
     """The responses of all processes in the order of the prompts, the same in every process."""
     accelerator, device = trainer.accelerator, trainer.args.device
-    pad = trainer.stop_token_ids[0]
+    pad = pad_id(trainer.processing_class, trainer.stop_token_ids)
 
     def together(tensor, fill=0.0):
         tensor = tensor.to(device)

@@ -31,6 +31,9 @@ def save_models(trainer, save, output_dir, state_dict=None):
         for part in gathered:
             start = f"{part}."
             gathered[part] = {k.removeprefix(start): v for k, v in state_dict.items() if k.startswith(start)}
+        for part in ("policy", "value_model"):  # gathering has parted the tied weights; a file holds them once
+            for name in getattr(getattr(pair, part), "all_tied_weights_keys", None) or ():
+                gathered[part].pop(name, None)
     trainer.model = pair.policy
     try:
         save(output_dir, gathered["policy"])
@@ -63,9 +66,16 @@ def save_progress(trainer, trial=None):
         save_file(trainer.experience.tensors(), folder / EXPERIENCE_FILE)
 
 
-def load_policy(trainer, load, checkpoint):
-    """Put back the policy with Trainer's own `load(folder)`, which reads into trainer.model."""
+def load_policy(trainer, load, checkpoint, wrapped=None):
+    """Put back the policy with Trainer's own `load(folder)`, which reads into trainer.model.
+
+    Args:
+        wrapped: the pair under FSDP, whose weights are loaded at once, the value function's with them.
+    """
     pair = trainer.model
+    if trainer.is_fsdp_enabled:
+        load(checkpoint, wrapped)
+        return
     trainer.model = pair.policy
     try:
         load(checkpoint)
@@ -80,7 +90,9 @@ def load_value_and_progress(trainer, checkpoint):
         CheckpointError: its rollouts gave another number of updates, so that its step is in another rollout here.
     """
     pair, folder = trainer.model, Path(checkpoint) / VALUE_FOLDER
-    if pair.value_model is None:
+    if trainer.is_fsdp_enabled:
+        pass  # load_policy has put back both
+    elif pair.value_model is None:
         pair.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
     else:
         _load_model(pair.value_model, folder)

@@ -35,6 +35,8 @@ from hftoolkit.rl.micro_batches import MicroBatches
 from hftoolkit.rl.ptx import ptx_rows
 from hftoolkit.rl.rollout import Reference
 from hftoolkit.rl.scoring import RunningNorm, unique_names
+from hftoolkit.rl.sharding import WholeWeights, require_sharding_that_works
+from hftoolkit.rl.stop_strings import StopStrings
 from hftoolkit.training.loss_parts import LossParts
 from hftoolkit.training.optimizers import set_rate
 
@@ -68,7 +70,7 @@ class PPOTrainer(Trainer):
         peft_config: wraps the policy.
 
     Raises:
-        ValueError: see ActorCritic, PPOConfig.updates_per_rollout and checks.
+        ValueError: see ActorCritic, PPOConfig.updates_per_rollout, checks and sharding.
         DataError: no or too few prompts; see hftoolkit.data.prompts.
     """
 
@@ -107,6 +109,7 @@ class PPOTrainer(Trainer):
         pair = ActorCritic(model, value_model, args.temperature)
         require_readable_policy(pair)
         self.stop_token_ids = stop_tokens(args, processing_class, pair.config)
+        self.stop_strings = StopStrings(args.stop_strings, processing_class) if args.stop_strings else None
         self.reference = Reference(model, ref_model)
         self.reward_names = unique_names(self.reward_funcs)
         self.prompt_options = prompt_options(args, pair.config)
@@ -129,6 +132,8 @@ class PPOTrainer(Trainer):
             callbacks=callbacks,
             optimizers=optimizers,
         )
+        require_sharding_that_works(self)
+        self.weights = WholeWeights(self)
         self.part_names = [name for name in PARTS if args.ptx_coef or name != "ptx_loss"]
         self.add_callback(LossParts(self.part_names))
         for model in (self.reference.model, *(getattr(function, "model", None) for function in self.reward_funcs)):
@@ -237,7 +242,7 @@ class PPOTrainer(Trainer):
         ppo_checkpoint.save_models(self, super()._save, output_dir or self.args.output_dir, state_dict)
 
     def _load_from_checkpoint(self, resume_from_checkpoint, model=None):
-        ppo_checkpoint.load_policy(self, super()._load_from_checkpoint, resume_from_checkpoint)
+        ppo_checkpoint.load_policy(self, super()._load_from_checkpoint, resume_from_checkpoint, model)
         ppo_checkpoint.load_value_and_progress(self, resume_from_checkpoint)
 
     def _load_best_model(self):

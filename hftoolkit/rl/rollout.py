@@ -43,7 +43,7 @@ class Rollout:
         return [row[begin : begin + n] for row, (begin, n) in zip(self.input_ids.tolist(), pairs, strict=True)]
 
 
-def sample_rollout(policy, prompts, uniforms, args, *, stop_token_ids, pad_id, generator=None):
+def sample_rollout(policy, prompts, uniforms, args, *, stop_token_ids, pad_id, stop_strings=None, generator=None):
     """Sample a response to each prompt, a bounded number at a time, prompts of similar length together.
 
     Args:
@@ -55,6 +55,7 @@ def sample_rollout(policy, prompts, uniforms, args, *, stop_token_ids, pad_id, g
     device = without_adapter(policy).device
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     options = {"stop_token_ids": stop_token_ids, "pad_id": pad_id, "temperature": args.temperature}
+    options["stop_strings"] = stop_strings
     parts = []
     for begin in range(0, len(order), args.rollout_forward_batch_size):
         rows = order[begin : begin + args.rollout_forward_batch_size]
@@ -150,6 +151,17 @@ class Reference:
         if self.model is not None:
             self.model.requires_grad_(False)
             self.model.eval()
+
+    @contextlib.contextmanager
+    def in_place_of(self, pair):
+        """While open, the reference is the policy of the pair."""
+        policy = pair.policy
+        with policy.disable_adapter() if self.by_adapter else contextlib.nullcontext():
+            pair.policy = policy if self.by_adapter else self.model
+            try:
+                yield
+            finally:
+                pair.policy = policy
 
     def logprobs(self, pair, input_ids, attention_mask, prompt_lengths):
         """Log-probabilities of the responses' tokens, (N,)."""

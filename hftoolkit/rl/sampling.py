@@ -11,6 +11,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
+from hftoolkit.rl.stop_strings import EndsWithString
 from hftoolkit.training.adaptation import without_adapter
 
 DROP_BELOW = 0.8  # share of rows that still run, below which the others leave the batch
@@ -89,14 +90,15 @@ def pad_left(rows, pad_id, device):
 
 
 @torch.no_grad()
-def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, temperature=1.0):
-    """Sample a response to every prompt, until a stop token or R tokens.
+def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, temperature=1.0, stop_strings=None):
+    """Sample a response to every prompt, until a stop token, a stop string or R tokens.
 
     Args:
         policy: causal language model in evaluation mode; its own generation_config is not read.
         prompts: lists of token ids, none empty.
         uniforms: one number in [0, 1) per token that may be sampled, (B, R).
         stop_token_ids: the stop token belongs to the response.
+        stop_strings: StopStrings or None; the tokens of the string belong to the response.
         pad_id: what fills the rows; lengths are kept apart, so it may also be a token of its own or a stop token.
 
     Returns:
@@ -109,7 +111,7 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
     mask = torch.nn.functional.pad(mask, (0, R), value=1)
     positions = (mask.cumsum(dim=1) - 1).clamp(min=0)
     cache = new_cache(without_adapter(policy).config.get_text_config(decoder=True), P + R)
-    stops = torch.tensor(sorted(stop_token_ids), device=device)
+    stops = torch.tensor(sorted(stop_token_ids), device=device, dtype=torch.long)
     result = Responses(
         torch.full((B, R), pad_id, device=device),
         torch.zeros(B, dtype=torch.long, device=device),
@@ -130,7 +132,11 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
         picked, logprobs = pick_tokens(logits.float() / temperature, uniforms[rows, t])
         result.ids[rows, t], result.logprobs[rows, t] = picked.where(running, pad_id), logprobs.where(running, 0.0)
         result.lengths[rows] += running
-        stopped = running & torch.isin(picked, stops)
+        stopped = torch.isin(picked, stops)
+        if stop_strings is not None:
+            written = result.ids[rows, max(0, t + 1 - stop_strings.tail) : t + 1]
+            stopped |= torch.tensor(stop_strings.end(written.tolist()), device=device)
+        stopped &= running
         result.ended[rows] |= stopped
         running = running & ~stopped
         left = int(running.sum())  # the one time a step that the GPU is waited for
@@ -145,7 +151,9 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
 
 
 @torch.no_grad()
-def generate_responses(policy, prompts, generator, *, length, stop_token_ids, pad_id, temperature=1.0):
+def generate_responses(
+    policy, prompts, generator, *, length, stop_token_ids, pad_id, temperature=1.0, stop_strings=None
+):
     """The same by transformers' `generate`, for models whose caches it alone knows; log-probabilities are left out.
 
     Args:
@@ -158,18 +166,23 @@ def generate_responses(policy, prompts, generator, *, length, stop_token_ids, pa
     stops = sorted(stop_token_ids)
     config = GenerationConfig(
         **{"max_new_tokens": length, "do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0},
-        **{"eos_token_id": stops, "pad_token_id": pad_id},
+        **{"eos_token_id": stops or None, "pad_token_id": pad_id},
     )
+    by_string = [] if stop_strings is None else [EndsWithString(stop_strings, ids.shape[1])]
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(int(torch.randint(2**31, (1,), generator=generator)))
         own, model.generation_config = model.generation_config, config  # what the checkpoint brings is not merged in
         try:
-            sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+            sequences = model.generate(
+                input_ids=ids, attention_mask=mask, generation_config=config, stopping_criteria=by_string
+            )
         finally:
             model.generation_config = own
     sampled = sequences[:, ids.shape[1] :]
-    is_stop = torch.isin(sampled, torch.tensor(stops, device=device))
+    is_stop = torch.isin(sampled, torch.tensor(stops, device=device, dtype=torch.long))
+    for criterion in by_string:
+        is_stop |= torch.arange(1, sampled.shape[1] + 1, device=device) == criterion.lengths.unsqueeze(1)
     ended = is_stop.any(dim=1)
     lengths = torch.where(ended, is_stop.int().argmax(dim=1) + 1, sampled.shape[1])
     inside = torch.arange(sampled.shape[1], device=device) < lengths.unsqueeze(1)

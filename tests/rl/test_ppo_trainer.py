@@ -292,7 +292,9 @@ def test_transformers_sampling_differs_between_processes(tmp_path):
         trainer.args = SimpleNamespace(
             **{name: getattr(trainer.args, name) for name in NEEDED} | {"process_index": rank}
         )
-        rollout, _, _ = make_experience.respond(trainer, trainer.train_dataset[:8], torch.zeros(8, 6), seed=3)
+        rollout, _, _ = make_experience.respond(
+            trainer, trainer.model, trainer.train_dataset[:8], torch.zeros(8, 6), seed=3
+        )
         found.append(rollout.completion_ids())
     assert found[0] != found[1]
 

@@ -86,4 +86,5 @@ def history(trainer, key):
 
 def weights(trainer):
     """All weights of policy and value function in one vector."""
-    return torch.cat([weight.detach().flatten() for weight in trainer.model.parameters()])
+    whole = [getattr(weight, "full_tensor", lambda weight=weight: weight)() for weight in trainer.model.parameters()]
+    return torch.cat([weight.detach().flatten() for weight in whole])
