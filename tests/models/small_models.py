@@ -39,6 +39,7 @@ SMALL = {  # architecture -> variant -> config without dropout
     "bert": {"bert": BERT},
     "t5": {"t5_1.0": T5 | T5_1_0, "t5_1.1": T5},
     "transformer": {"transformer_post": TRANSFORMER, "transformer_pre": TRANSFORMER | PRE_NORM},
+    "word2vec": {"word2vec": dict(vocab_size=VOCAB, hidden_size=32, window_size=2, pad_token_id=PAD)},
     "bow": {"bow": WORDS},
     "dan": {"dan": DAN},
     "textcnn": {"textcnn": TEXTCNN},
@@ -47,13 +48,14 @@ SMALL = {  # architecture -> variant -> config without dropout
 DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
 DROPOUT |= {"t5": DROPOUT["bert"], "transformer": dict.fromkeys(TRANSFORMER_DROPOUT, 0.5)}
 DROPOUT |= dict.fromkeys(("bow", "dan", "textcnn"), {"word_dropout": 0.5}) | {"rnn": dict.fromkeys(RNN_DROPOUT, 0.5)}
+DROPOUT["word2vec"] = {}  # it drops nothing
 ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
     "": ("k_proj.bias",),
     "AutoModelForQuestionAnswering": ("qa_outputs.bias", "layers.1.mlp_norm.bias"),
     "AutoModelForMultipleChoice": ("choice_score.bias", "task_score.bias"),
 }
 CAUSAL = ("gpt",)
-WITHOUT_ATTENTION = ("bow", "dan", "textcnn", "rnn")
+WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "rnn")
 UNSCALED = (
     "t5",
 )  # nothing divides the scores of the attention: with random weights numerical noise is ten times larger

@@ -109,6 +109,11 @@ BAD = {  # config values that must be refused by name
         ),
         dict(label_smoothing=1.0),
     ],
+    "word2vec": [
+        *({name: value} for name in ("vocab_size", "hidden_size", "window_size") for value in (0, 2.5, True)),
+        {"objective": "glove"},
+        {"tie_word_embeddings": True},
+    ],
     "bow": [{"vocab_size": 0}, {"word_dropout": 1.0}],
     "dan": [
         *({name: 0} for name in ("vocab_size", "embedding_size", "hidden_size")),
@@ -228,7 +233,7 @@ def test_evaluation_is_deterministic_and_training_drops_out(head):
     model, inputs = head.model(**DROPOUT[head.architecture]), head.inputs(batch())
     assert torch.equal(real_answers(model, inputs), real_answers(model, inputs))
     model.train()
-    assert not torch.equal(real_answers(model, inputs), real_answers(model, inputs))
+    assert torch.equal(*(real_answers(model, inputs) for _ in range(2))) != bool(DROPOUT[head.architecture])
 
 
 def test_bfloat16_is_loosely_float32(head):
@@ -240,7 +245,7 @@ def test_bfloat16_is_loosely_float32(head):
     assert rounded.dtype == torch.bfloat16
     # Rounding to 8 bits through two layers: 0.025. T5, with five and scores that nothing divides: up to 0.23, the stock class 0.22.
     bound = 0.3 if head.architecture in UNSCALED else 0.05
-    without_product = head.architecture == "bow"  # autocast finds nothing to round
+    without_product = head.architecture == "bow" or str(head) == "word2vec-Model"  # autocast finds nothing to round
     for values in (rounded,) if without_product else (autocast, rounded):
         error = (values.float() - exact).norm() / exact.norm()
         assert 1e-5 < error < bound, f"{error:.4f}"
