@@ -95,7 +95,7 @@ def test_rewards_read_what_comes_before_and_the_penalty_knows_the_end(tmp_path, 
         return [1.0] * len(completions)
 
     options = dict(stop_strings=["w3", "w7", "w11"], rollout_backend=backend, eval_dataset=tiny_prompts(8))
-    options |= dict(missing_eos_penalty=100.0, kl_coef=0.0, lam=1.0, reward=reward, response_length=8)
+    options |= dict(missing_eos_penalty=100.0, kl_coef=0.0, lam=1.0, reward=reward, response_length=3)
     trainer = tiny_trainer(tmp_path, **options)
     trainer.micro_batch(0)
     stopped = torch.tensor([ids[-1] in (2, 6, 10, 14) for _, ids in seen])
