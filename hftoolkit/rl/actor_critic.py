@@ -112,6 +112,14 @@ class ActorCritic(nn.Module):
         return sorted(named & {type(module).__name__ for module in self.modules()})
 
     @property
+    def shown_name(self):
+        """What a screen calls the pair."""
+        models = [
+            type(without_adapter(model)).__name__ for model in (self.policy, self.value_model) if model is not None
+        ]
+        return f"{models[0]} with {'a value head' if self.value_model is None else f'{models[1]} as value function'}"
+
+    @property
     def exported_model(self):
         """What a run leaves for others."""
         return self.policy

@@ -58,7 +58,7 @@ def save_progress(trainer, trial=None):
     folder = run / f"checkpoint-{trainer.state.global_step}" / PROGRESS_FOLDER
     os.makedirs(folder, exist_ok=True)
     state = {"kl_coefficient": trainer.kl_control.coefficient, "report": trainer.rollout_report}
-    state["updates_per_rollout"] = trainer.updates_per_rollout
+    state |= {"updates_per_rollout": trainer.updates_per_rollout, "unreported": trainer.unreported}
     if trainer.score_norm is not None:
         state["score_norm"] = asdict(trainer.score_norm)
     write_json(folder / STATE_FILE, state)
@@ -105,6 +105,7 @@ def load_value_and_progress(trainer, checkpoint):
             "(per_device_train_batch_size x gradient_accumulation_steps x processes), with any number of processes"
         )
     trainer.kl_control.coefficient, trainer.rollout_report = state["kl_coefficient"], state["report"]
+    trainer.unreported = state.get("unreported", [])
     for name, value in state.get("score_norm", {}).items():
         setattr(trainer.score_norm, name, value)
     trainer.experience = None

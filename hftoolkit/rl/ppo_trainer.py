@@ -32,6 +32,7 @@ from hftoolkit.rl.kl_control import KLController
 from hftoolkit.rl.losses import ppo_parts
 from hftoolkit.rl.make_experience import make_experience
 from hftoolkit.rl.micro_batches import MicroBatches
+from hftoolkit.rl.ppo_reports import PARTS, together
 from hftoolkit.rl.ptx import ptx_rows
 from hftoolkit.rl.rollout import Reference
 from hftoolkit.rl.scoring import RunningNorm, unique_names
@@ -39,17 +40,6 @@ from hftoolkit.rl.sharding import WholeWeights, require_sharding_that_works
 from hftoolkit.rl.stop_strings import StopStrings
 from hftoolkit.training.loss_parts import LossParts
 from hftoolkit.training.optimizers import set_rate
-
-PARTS = {  # per token of a minibatch, means over the updates since the last report; TRL's names where it had them
-    "policy_loss": "loss/policy_avg",
-    "value_loss": "loss/value_avg",
-    "ptx_loss": "loss/ptx_avg",
-    "approximate_kl": "policy/approxkl_avg",
-    "clipped": "policy/clipfrac_avg",
-    "value_clipped": "val/clipfrac_avg",
-    "ratio": "val/ratio",
-    "ratio_variance": "val/ratio_var",  # about 1, which is the mean under the policy that sampled
-}
 
 
 class PPOTrainer(Trainer):
@@ -120,7 +110,8 @@ class PPOTrainer(Trainer):
             args.max_steps = rollouts * self.updates_per_rollout
         self.kl_control = KLController(args.kl_coef, args.kl_target, args.kl_horizon)
         self.score_norm = RunningNorm() if args.score_norm else None
-        self.ptx_dataset, self.experience, self.rollout_report = ptx_dataset, None, {}
+        self.ptx_dataset, self.experience = ptx_dataset, None
+        self.rollout_report, self.unreported = {}, []  # of the last rollout; of all since the last report
         self.stopped_by = None  # why the training ended early
         self.samples, self.samples_step = [], None  # of the last evaluation, and the step at which it was
         super().__init__(
@@ -136,9 +127,14 @@ class PPOTrainer(Trainer):
         self.weights = WholeWeights(self)
         self.part_names = [name for name in PARTS if args.ptx_coef or name != "ptx_loss"]
         self.add_callback(LossParts(self.part_names))
-        for model in (self.reference.model, *(getattr(function, "model", None) for function in self.reward_funcs)):
-            if isinstance(model, torch.nn.Module):
-                model.to(args.device)
+        for model in self.frozen_models:
+            model.to(args.device)
+
+    @property
+    def frozen_models(self):
+        """The reference, where it is a model of its own, and the reward models."""
+        found = (self.reference.model, *(getattr(function, "model", None) for function in self.reward_funcs))
+        return list(dict.fromkeys(model for model in found if isinstance(model, torch.nn.Module)))
 
     # The training data are the rollouts.
 
@@ -171,6 +167,7 @@ class PPOTrainer(Trainer):
         if self.stopped_by is None:
             try:
                 self.experience, self.rollout_report = make_experience(self, rollout)
+                self.unreported.append(self.rollout_report)
             except DataError:
                 step, args = self.state.global_step, self.args
                 if step and args.save_strategy != "no" and not Path(args.output_dir, f"checkpoint-{step}").exists():
@@ -199,10 +196,12 @@ class PPOTrainer(Trainer):
         return (loss, {"logprobs": new.logprobs, "values": new.values}) if return_outputs else loss
 
     def log(self, logs, *args, **kwargs):
-        """Report the parts of the loss and the last rollout wherever the loss is reported."""
+        """Report wherever the loss is: its parts, and the rollouts since the last report, or the last one."""
         parts = LossParts.of(self)
         if "loss" in logs and parts.steps:
-            logs |= self.rollout_report | {PARTS[name]: value for name, value in parts.report().items()}
+            logs |= together(self.unreported or [self.rollout_report])
+            logs |= {PARTS[name]: value for name, value in parts.report().items()}
+            self.unreported = []
         super().log(logs, *args, **kwargs)
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):

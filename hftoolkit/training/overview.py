@@ -79,8 +79,10 @@ def describe_run(trainer, state, data_summary=None, resumed_from=None):
     weights, gradients, states = memory_estimate(model, trainer.optimizer)
     memory = f"weights {amount(weights)}, gradients {amount(gradients)}, optimizer "
     memory += "unknown before its first step" if states is None else f"{amount(states)}"
+    frozen = tensor_bytes(weight for other in getattr(trainer, "frozen_models", ()) for weight in other.parameters())
+    memory += f", reference and reward models {amount(frozen)}" * (frozen > 0)
     lines = {
-        "model": f"{type(model).__name__}, {total:,} parameters"
+        "model": f"{getattr(model, 'shown_name', type(model).__name__)}, {total:,} parameters"
         + f", {trained:,} of them trained" * (trained < total),
         "data": describe_data(trainer, data_summary),
         "training": f"{state.max_steps:,} steps of {batch}{epochs}",

@@ -34,6 +34,7 @@ from hftoolkit.rl.evaluation import evaluate_reference
 from hftoolkit.rl.ppo_trainer import PPOTrainer
 from hftoolkit.rl.reward_model import RewardModel
 from hftoolkit.rl.reward_sources import load_reward
+from hftoolkit.training.overview import amount, describe_run
 
 
 def value_model(policy, seed=5):
@@ -282,6 +283,60 @@ def test_where_products_are_rounded_the_policy_is_scored_again(tmp_path, monkeyp
     finally:
         torch.set_float32_matmul_precision("highest")
     assert asked == [False, True]
+
+
+def test_a_report_is_of_all_rollouts_since_the_last(tmp_path):
+    """Means, but of the number of episodes and the longest response; a resumed run reports the same."""
+
+    def rarely(completions, **columns):
+        calls.append(1)
+        return [math.nan if n < 2 and len(calls) == 2 else 0.125 * len(text) for n, text in enumerate(completions)]
+
+    options = dict(total_episodes=40, on_reward_error="skip", reward=rarely, learning_rate=1e-3)
+    calls = []
+    each = history_of(trained(tmp_path / "a", logging_steps=4, **options))
+    calls = []
+    saving = dict(logging_steps=12, save_strategy="steps", save_steps=8)
+    whole = trained(tmp_path / "b", **saving, **options)
+    found = history_of(whole)
+    assert len(each) == 5 and len(found) == 1
+    for name in ("objective/kl", "objective/scores", "rewards/rarely", "val/num_eos_tokens", "loss/value_avg"):
+        assert found[0][name] == pytest.approx(sum(entry[name] for entry in each[:3]) / 3, abs=1e-6), name
+    assert found[0]["completions/left_out"] == pytest.approx(2 / 3) and found[0]["episode"] == 24
+    assert found[0]["completions/max_length"] == max(entry["completions/max_length"] for entry in each[:3])
+    again = tiny_trainer(tmp_path / "b", **saving, **options)
+    again.train(resume_from_checkpoint=str(tmp_path / "b/checkpoint-8"))
+    of_rollouts = [name for name in found[0] if name.startswith(("objective/", "completions/", "rewards/"))]
+    assert len(of_rollouts) > 9 and all(history_of(again)[0][name] == found[0][name] for name in of_rollouts)
+    often = history_of(trained(tmp_path / "c", **options))
+    assert [entry["episode"] for entry in often] == [8 * n for n in range(1, 6) for _ in range(4)]
+
+
+def history_of(trainer):
+    return [entry for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_the_screen_names_the_policy_and_counts_every_model(tmp_path):
+    policy = tiny_policy()
+    size = 4 * sum(weight.numel() for weight in policy.parameters())
+    critic = value_model(policy)
+    count_low_words.model = critic
+    try:
+        trainer = tiny_trainer(tmp_path, policy, value_model=critic)
+        lines = describe_run(trainer, trainer.state).splitlines()
+        assert (
+            lines[0]
+            .split(None, 1)[1]
+            .startswith("GPT2LMHeadModel with GPT2ForSequenceClassification as value function, ")
+        )
+        of_critic = 4 * sum(weight.numel() for weight in critic.parameters())
+        assert f"weights {amount(size + of_critic)}, " in lines[4]
+        assert f"reference and reward models {amount(size + of_critic)};" in lines[4]
+    finally:
+        del count_low_words.model
+    trainer = tiny_trainer(tmp_path, peft_config=lora())
+    assert "GPT2LMHeadModel with a value head, " in describe_run(trainer, trainer.state)
+    assert "reference" not in describe_run(trainer, trainer.state)
 
 
 def test_transformers_sampling_differs_between_processes(tmp_path):
