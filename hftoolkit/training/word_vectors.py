@@ -6,8 +6,9 @@ goes to each word of the context.
 Differs from it, so that matrix products do the work: the 32 words of a block share their noise words. A draw then weighs
 num_negatives * pairs / S for a word with that many pairs, which leaves the expectation of each update as it was. And
 `update_words` words are read before the vectors change. A word that comes up often among them, as names do in a text about
-them, would then move by hundreds of terms computed at one point, and overshoot where steps one after the other do not: the
-step of a vector is at most LARGEST_STEP divided by an upper bound of its curvature, the trace of its Hessian.
+them, would then move by hundreds of terms computed at one point, and overshoot where steps one after the other do not. So
+the terms of a vector are scaled down together where they could change its scores by more than LARGEST_STEP: in units of the
+rate, by the sum of each term's slope times the squared length of the other vector.
 Shapes: K = blocks of an update, L = 32 words of a block, W = window_size, C = L + 2 W words of a block and around it,
 S = noise words of a block, D = numbers in a vector, V = vocabulary.
 """
@@ -20,10 +21,10 @@ LARGEST_STEP = 1.0  # without it, 128 words an update diverge on one seed in two
 
 
 class Blocks:
-    """A batch of the WindowCollator as blocks of 32 words with their surroundings."""
+    """A batch of the WindowCollator as blocks of 32 words with their surroundings; `dtype` of what is computed."""
 
-    def __init__(self, batch, window_size):
-        self.window_size = window_size
+    def __init__(self, batch, window_size, dtype=torch.float32):
+        self.window_size, self.dtype = window_size, dtype
         self.words = batch["input_ids"].view(-1, BLOCK)
         self.windows = batch["windows"].view(-1, BLOCK)
         self.sentences = batch["sentences"].view(-1, BLOCK)
@@ -41,10 +42,10 @@ class Blocks:
         return len(self.words)
 
     def pairs(self, part):
-        """1 where a word around is in the window and in the sentence of a word of the block, (K, L, C) float32."""
+        """1 where a word around is in the window and in the sentence of a word of the block, (K, L, C)."""
         near = self.distance <= self.windows[part].unsqueeze(-1)
         near &= self.sentences[part].unsqueeze(-1) == self.sentences_around[part].unsqueeze(1)
-        return near.float()
+        return near.to(self.dtype)
 
 
 class Objective:
@@ -53,12 +54,12 @@ class Objective:
     Args:
         inputs, outputs: the two matrices, (V, D) float32, changed in place.
         num_negatives: noise words per pair.
-        largest_step: of a vector, in units of one by its curvature; from 2 on an update can diverge.
+        largest_step: what an update may change the scores of a vector by.
     """
 
     def __init__(self, inputs, outputs, num_negatives=0, largest_step=LARGEST_STEP):
         self.inputs, self.outputs, self.num_negatives, self.largest_step = inputs, outputs, num_negatives, largest_step
-        self.sums = torch.zeros(len(inputs), device=inputs.device)  # of each word; zeros between two uses
+        self.sums = torch.zeros_like(inputs[:, 0])  # of each word; zeros between two uses
 
     def update(self, blocks, part, rate):
         """Change the vectors by one step on the blocks `part`, a slice.
@@ -68,17 +69,17 @@ class Objective:
         """
         raise NotImplementedError
 
-    def limits(self, ids, curvature, rate):
+    def limits(self, ids, changes, rate):
         """Factors for the steps of these words, at most 1.
 
         Args:
-            ids, curvature: of equal shape; a word may come several times.
+            ids, changes: of equal shape, the change of scores per unit of the rate; a word may come several times.
         """
         flat = ids.reshape(-1)
-        self.sums.index_add_(0, flat, curvature.reshape(-1))
-        total = self.sums.index_select(0, flat).mul_(rate).clamp_(min=self.largest_step)
+        self.sums.index_add_(0, flat, changes.reshape(-1))
+        total = self.sums.index_select(0, flat)
         self.sums.index_fill_(0, flat, 0.0)
-        return total.reciprocal_().mul_(self.largest_step).view(ids.shape)
+        return total.mul_(rate / self.largest_step).clamp_(min=1).reciprocal_().view(ids.shape)
 
     def add(self, matrix, ids, steps):
         """Add steps (..., D) to the rows of these ids (...)."""
@@ -94,21 +95,20 @@ class Objective:
             weights: w, (K, L, M).
 
         Returns:
-            (summed loss in nats, step of the vectors (K, L, D) and its curvature (K, L), step of the output vectors
+            (summed loss in nats, step of the vectors (K, L, D) and its changes (K, L), step of the output vectors
             (K, M, D), limited).
         """
         K, L, D = vectors.shape
         output = self.outputs.index_select(0, ids.reshape(-1)).view(K, -1, D)
         right = torch.bmm(vectors, output.transpose(1, 2)).mul_(targets).sigmoid_()  # (K, L, M)
         slope = (1 - right).mul_(weights)
-        bend = slope * right
         lengths, output_lengths = (squared_lengths(rows) for rows in (vectors, output))
-        curvature = torch.bmm(bend, output_lengths.unsqueeze(-1)).squeeze(-1)  # (K, L)
-        limits = self.limits(ids, torch.bmm(lengths.unsqueeze(1), bend).squeeze(1), rate)  # (K, M)
+        changes = torch.bmm(slope, output_lengths.unsqueeze(-1)).squeeze(-1)  # (K, L)
+        limits = self.limits(ids, torch.bmm(lengths.unsqueeze(1), slope).squeeze(1), rate)  # (K, M)
         slope.mul_(targets * rate)
         loss = -(right.clamp_(min=1e-10).log_().mul_(weights)).sum()
         step = torch.bmm(slope, output)
-        return loss, step, curvature, torch.bmm(slope.mul_(limits.unsqueeze(1)).transpose(1, 2), vectors)
+        return loss, step, changes, torch.bmm(slope.mul_(limits.unsqueeze(1)).transpose(1, 2), vectors)
 
 
 class SkipGram(Objective):
@@ -125,8 +125,8 @@ class SkipGram(Objective):
         targets[C:] = -1
         ids = torch.cat([blocks.around[part], negatives], dim=1)
         vectors = self.inputs.index_select(0, words.reshape(-1)).view(*words.shape, -1)
-        loss, step, curvature, output_step = self.against_noise(vectors, ids, targets, weights, rate)
-        limits = self.limits(words, curvature, rate)
+        loss, step, changes, output_step = self.against_noise(vectors, ids, targets, weights, rate)
+        limits = self.limits(words, changes, rate)
         self.add(self.inputs, words, step.mul_(limits.unsqueeze(-1)))
         self.add(self.outputs, ids, output_step)
         return loss, number.sum()
@@ -144,8 +144,8 @@ class Cbow(Objective):
         targets = pairs.new_ones(BLOCK + S)
         targets[BLOCK:] = -1
         ids = torch.cat([words, negatives], dim=1)
-        loss, step, curvature, output_step = self.against_noise(means, ids, targets, weights, rate)
-        self._spread(pairs, around, step, curvature, rate)
+        loss, step, changes, output_step = self.against_noise(means, ids, targets, weights, rate)
+        self._spread(pairs, around, step, changes, rate)
         self.add(self.outputs, ids, output_step)
         return loss, has_context.sum()
 
@@ -153,12 +153,12 @@ class Cbow(Objective):
         """Mean vector of the context of each word (K, L, D), and 1 where there is any (K, L)."""
         context = self.inputs.index_select(0, around.reshape(-1)).view(*around.shape, -1)
         number = pairs.sum(-1)
-        return torch.bmm(pairs, context) / number.clamp(min=1).unsqueeze(-1), (number > 0).float()
+        return torch.bmm(pairs, context) / number.clamp(min=1).unsqueeze(-1), (number > 0).to(pairs.dtype)
 
-    def _spread(self, pairs, around, step, curvature, rate):
+    def _spread(self, pairs, around, step, changes, rate):
         """The whole error of each prediction to each word of its context, as word2vec.c has it."""
         steps = torch.bmm(pairs.transpose(1, 2), step)  # (K, C, D)
-        limits = self.limits(around, torch.bmm(curvature.unsqueeze(1), pairs).squeeze(1), rate)
+        limits = self.limits(around, torch.bmm(changes.unsqueeze(1), pairs).squeeze(1), rate)
         self.add(self.inputs, around, steps.mul_(limits.unsqueeze(-1)))
 
 
@@ -171,8 +171,8 @@ class SkipGramSoftmax(Objective):
         vectors = self.inputs.index_select(0, words.reshape(-1))  # (K L, D)
         wanted = pairs.new_zeros(K * L, len(self.outputs))
         wanted.scatter_add_(1, around.repeat_interleave(L, dim=0), pairs.view(K * L, C))
-        loss, step, curvature, output_step = full_softmax(vectors, self.outputs, wanted, rate, self.largest_step)
-        limits = self.limits(words, curvature.view_as(words), rate)
+        loss, step, changes, output_step = full_softmax(vectors, self.outputs, wanted, rate, self.largest_step)
+        limits = self.limits(words, changes.view_as(words), rate)
         self.add(self.inputs, words, step.mul_(limits.view(-1, 1)))
         self.outputs.add_(output_step)
         return loss, pairs.sum()
@@ -186,10 +186,10 @@ class CbowSoftmax(Cbow):
         means, has_context = self._means(pairs, around)
         wanted = means.new_zeros(words.numel(), len(self.outputs))
         wanted.scatter_(1, words.reshape(-1, 1), has_context.view(-1, 1))
-        loss, step, curvature, output_step = full_softmax(
+        loss, step, changes, output_step = full_softmax(
             means.flatten(0, 1), self.outputs, wanted, rate, self.largest_step
         )
-        self._spread(pairs, around, step.view_as(means), curvature.view_as(words), rate)
+        self._spread(pairs, around, step.view_as(means), changes.view_as(words), rate)
         self.outputs.add_(output_step)
         return loss, has_context.sum()
 
@@ -203,17 +203,17 @@ def full_softmax(vectors, outputs, wanted, rate, largest_step=LARGEST_STEP):
         largest_step: see Objective.
 
     Returns:
-        (summed loss in nats, step of the vectors (N, D) and its curvature (N,), step of the outputs (V, D), limited).
+        (summed loss in nats, step of the vectors (N, D) and its changes (N,), step of the outputs (V, D), limited).
     """
     chances = torch.log_softmax(vectors @ outputs.T, dim=-1)
     loss = -(chances * wanted).sum()
     chances.exp_()
-    number = wanted.sum(-1, keepdim=True)
-    slope = wanted.addcmul_(chances, number, value=-1).mul_(rate)
-    curvature = number.squeeze(-1) * (chances @ squared_lengths(outputs))
-    bend = (chances * (1 - chances)).mul_(number)
-    limits = largest_step / (bend.T @ squared_lengths(vectors)).mul_(rate).clamp_(min=largest_step)
-    return loss, slope @ outputs, curvature, (slope.T @ vectors).mul_(limits.unsqueeze(-1))
+    slope = wanted.addcmul_(chances, wanted.sum(-1, keepdim=True), value=-1)
+    size = slope.abs()
+    changes = size @ squared_lengths(outputs)
+    limits = (size.T @ squared_lengths(vectors)).mul_(rate / largest_step).clamp_(min=1).reciprocal_()
+    slope *= rate
+    return loss, slope @ outputs, changes, (slope.T @ vectors).mul_(limits.unsqueeze(-1))
 
 
 def squared_lengths(vectors):
