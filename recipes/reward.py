@@ -51,7 +51,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.data.preferences_tokens import length_limit
     from hftoolkit.evaluation.reward import pair_metrics
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
-    from hftoolkit.rl.reward_head import is_reward_model, new_head, without_dropout
+    from hftoolkit.rl.reward_head import is_reward_model, new_head, reads_shared_prompts, without_dropout
     from hftoolkit.rl.reward_results import evaluate_rewards, load_demonstrations
     from hftoolkit.rl.reward_trainer import RewardTrainer
     from hftoolkit.run import run_training
@@ -86,7 +86,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     trainer = RewardTrainer(
         model=model,
         args=training_args,
-        data_collator=PreferenceCollator(model.config.pad_token_id),
+        data_collator=PreferenceCollator(model.config.pad_token_id, reads_shared_prompts(model)),
         train_dataset=tokens["train"],
         eval_dataset=tokens.get("validation"),
         processing_class=tokenizer,

@@ -104,15 +104,69 @@ class PreferenceCollator:
 
     labels (B,) is the number of each prompt's answers: so Trainer counts prompts. ranks (N,); margins (B,), 0 where a
     row has none.
+
+    Args:
+        share_prompts: one row for each prompt with all its answers, see shared_rows, for models that read such.
     """
 
     pad_token_id: int | None
+    share_prompts: bool = False
 
     def __call__(self, rows: list[dict]) -> dict:
         import torch
 
         batch = {"labels": torch.tensor([len(row["ranks"]) for row in rows])}
-        batch |= pad_right(flat_answers(rows), self.pad_token_id)
+        batch |= (shared_rows if self.share_prompts else _own_rows)(rows, self.pad_token_id)
         batch["ranks"] = torch.tensor([rank for row in rows for rank in row["ranks"]])
         batch["margins"] = torch.tensor([row["margin"] or 0.0 for row in rows])
         return batch
+
+
+def _own_rows(rows, pad_token_id):
+    return pad_right(flat_answers(rows), pad_token_id)
+
+
+def shared_rows(rows, pad_token_id):
+    """A row for each prompt: what its answers begin with, once, and then the rest of each.
+
+    Returns:
+        input_ids and position_ids (B, T); attention_mask (B, 1, T, T), True where a token may be read: the common
+        beginning, and earlier tokens of the same answer; last_positions (B, K), where each answer ends, -1 where a prompt
+        has fewer. A causal model reads every answer as if it were alone.
+
+    Example:
+        answers [p, q, a, 0] and [p, q, b, c, 0] -> input_ids [p, q, a, 0, b, c, 0], position_ids [0, 1, 2, 3, 2, 3, 4],
+        last_positions [3, 6]
+    """
+    import torch
+
+    B, K = len(rows), max(len(row["ranks"]) for row in rows)
+    built = [_shared_row(row["input_ids"]) for row in rows]
+    T = max(len(ids) for ids, *_ in built)
+    input_ids = torch.full((B, T), pad_token_id or 0)
+    position_ids, owners = torch.zeros(B, T, dtype=torch.long), torch.full((B, T), -1)
+    last_positions = torch.full((B, K), -1)
+    for number, (ids, places, owner, ends) in enumerate(built):
+        input_ids[number, : len(ids)], position_ids[number, : len(ids)] = torch.tensor(ids), torch.tensor(places)
+        owners[number, : len(ids)], last_positions[number, : len(ends)] = torch.tensor(owner), torch.tensor(ends)
+    same = owners[:, :, None].eq(owners[:, None, :]) | owners[:, None, :].eq(0)  # (B, T, T); 0 is the common beginning
+    attention_mask = (same & torch.ones(T, T, dtype=torch.bool).tril()).unsqueeze(1)
+    return {
+        "input_ids": input_ids,
+        "position_ids": position_ids,
+        "attention_mask": attention_mask,
+        "last_positions": last_positions,
+    }
+
+
+def _shared_row(answers):
+    """Token ids, positions, owners (0 the common beginning, k answer k) and ends of the answers to one prompt."""
+    shortest = min(map(len, answers)) - 1  # every answer keeps a token of its own, from which its score is read
+    common = next((n for n in range(shortest) if len({ids[n] for ids in answers}) > 1), shortest)
+    ids, places, owners, ends = list(answers[0][:common]), list(range(common)), [0] * common, []
+    for number, answer in enumerate(answers, start=1):
+        ids += answer[common:]
+        places += range(common, len(answer))
+        owners += [number] * (len(answer) - common)
+        ends.append(len(ids) - 1)
+    return ids, places, owners, ends

@@ -15,13 +15,16 @@ def eager_attention(module, query, key, value, attention_mask, scaling, dropout=
     Args:
         module: the attention layer; its `training` and `is_causal` are read.
         query: (B, H, T, D); key and value (B, H, S, D).
-        attention_mask: added to the scores, (B, 1, T, S), or None for plain (causal) attention.
+        attention_mask: added to the scores, or True where a key may be read, (B, 1, T, S); None for plain (causal)
+            attention.
 
     Returns:
         (output (B, T, H, D), weights (B, H, T, S)).
     """
     scores = query @ key.transpose(2, 3) * scaling  # (B, H, T, S)
-    if attention_mask is not None:
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
         scores = scores + attention_mask
     weights = nn.functional.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     output = nn.functional.dropout(weights, p=dropout, training=module.training) @ value

@@ -430,19 +430,22 @@ class HftGptForSequenceClassification(HftGptPreTrainedModel):
         inputs_embeds=None,
         labels=None,
         num_items_in_batch=None,
-        use_cache=None,
+        use_cache=False,
+        last_positions=None,
         **kwargs,
     ):
-        """Scores of each row.
+        """Scores of each row, or of several texts of a row that begin alike.
 
         Args:
             attention_mask: 1 = real token, (B, T). Without it padding is told by config.pad_token_id; with neither,
                 the last position of each row is read.
+            last_positions: where each text of a row ends, (B, K), -1 where a row has fewer; the texts share their
+                beginning, and an attention_mask (B, 1, T, T), True where a token may be read, keeps them apart.
             labels: classes (B,), real numbers (B,) when num_labels is 1, or 0/1 per class (B, C) when
                 config.problem_type is "multi_label_classification".
 
         Returns:
-            SequenceClassifierOutputWithPast; logits (B, C).
+            SequenceClassifierOutputWithPast; logits (B, C); with last_positions (N, C), one for each text, row by row.
         """
         pad = self.config.pad_token_id
         if attention_mask is None and input_ids is not None and pad is not None:
@@ -457,7 +460,13 @@ class HftGptForSequenceClassification(HftGptPreTrainedModel):
             return_dict=True,
             **kwargs,
         )
-        logits = self.score(last_real(output.last_hidden_state, attention_mask))  # (B, C)
+        hidden = output.last_hidden_state
+        if last_positions is None:
+            last = last_real(hidden, attention_mask)
+        else:
+            row, text = (last_positions >= 0).nonzero(as_tuple=True)
+            last = hidden[row, last_positions[row, text]]
+        logits = self.score(last)  # (B, C)
         loss = None if labels is None else classification_loss(logits, labels, self.config, num_items_in_batch)
         return SequenceClassifierOutputWithPast(
             loss=loss,

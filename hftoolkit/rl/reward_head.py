@@ -6,6 +6,7 @@ reward 0. A head with a bias holds it: the plain class reads the same rewards. S
 lies in config.reward_bias, which hftoolkit.rl.reward_model adds and a plain class does not.
 """
 
+import inspect
 import math
 
 import torch
@@ -40,6 +41,13 @@ def new_head(model):
         if head.bias is not None:
             head.bias.zero_()
     return model
+
+
+def reads_shared_prompts(model):
+    """Whether a classifier reads all answers to a prompt in one row: preferences_batches.shared_rows."""
+    model = without_adapter(model)
+    masks = model.config._attn_implementation in ("sdpa", "eager")
+    return masks and "last_positions" in inspect.signature(model.forward).parameters
 
 
 def reward_head(model):

@@ -11,6 +11,7 @@ from hftoolkit.data.preferences_batches import (
     dense_ranks,
     describe_batches,
     flat_answers,
+    shared_rows,
     tokenize_preferences,
 )
 from hftoolkit.errors import DataError
@@ -53,6 +54,24 @@ def test_a_batch(tokens):
     for number, row in enumerate(answers):
         real = batch["input_ids"][number][batch["attention_mask"][number].bool()]
         assert torch.equal(real, torch.tensor(row["input_ids"]))
+
+
+def test_answers_share_what_they_begin_with():
+    p, q, a, b, c, end = 1, 2, 3, 4, 5, 0
+    rows = [{"input_ids": [[p, q, a, end], [p, q, b, c, end]], "ranks": [0, 1]}]
+    rows.append({"input_ids": [[p, a], [p, a, b], [c]], "ranks": [0, 1, 2]})  # the second begins as the whole first
+    found = shared_rows(rows, 9)
+    assert found["input_ids"].tolist() == [[p, q, a, end, b, c, end], [p, a, p, a, b, c, 9]]
+    assert found["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 4], [0, 1, 0, 1, 2, 0, 0]]
+    assert found["last_positions"].tolist() == [[3, 6, -1], [1, 4, 5]]
+    readable = found["attention_mask"][:, 0].long()
+    assert readable[0].tolist() == [
+        *([1, 0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0, 0], [1, 1, 1, 1, 0, 0, 0]),
+        *([1, 1, 0, 0, 1, 0, 0], [1, 1, 0, 0, 1, 1, 0], [1, 1, 0, 0, 1, 1, 1]),
+    ]
+    assert readable[1, :6, 6].sum() == 0  # nobody reads padding
+    batch = PreferenceCollator(9, share_prompts=True)([row | {"margin": None} for row in rows])
+    assert batch["labels"].tolist() == [2, 3] and batch["ranks"].tolist() == [0, 1, 0, 1, 2]
 
 
 def test_a_pair_tokenizer_keeps_its_segments():

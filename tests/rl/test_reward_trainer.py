@@ -15,7 +15,7 @@ from transformers import AutoModelForSequenceClassification, TrainingArguments
 from hftoolkit.data.preferences_batches import ABSENT, PreferenceCollator, flat_answers
 from hftoolkit.evaluation.reward import pair_metrics
 from hftoolkit.models.modeling_gpt import HftGptConfig, HftGptForSequenceClassification
-from hftoolkit.rl.reward_head import new_head, without_dropout
+from hftoolkit.rl.reward_head import new_head, reads_shared_prompts, without_dropout
 from hftoolkit.rl.reward_model import read_rewards
 from hftoolkit.rl.reward_objective import centre_penalty, ranking_loss
 from hftoolkit.rl.reward_trainer import RewardTrainer
@@ -65,6 +65,57 @@ def history(trainer):
     return torch.tensor(
         [[entry["loss"], entry["grad_norm"]] for entry in trainer.state.log_history if "loss" in entry]
     )
+
+
+def ranked(number, seed=0):
+    """Prompts of their own with several answers each."""
+    found = []
+    for row in rows(number, seed):
+        prompt = [40 + seed, 41, row["input_ids"][0][0]]
+        ids = [prompt + answer for answer in row["input_ids"]]
+        found.append(row | {"input_ids": ids, "length": max(map(len, ids))})
+    return found
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_shared_prompts_give_the_rewards_of_separate_ones(tmp_path, attention):
+    model = tiny(tmp_path).model
+    model.set_attn_implementation(attention)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(std=0.6)
+    assert reads_shared_prompts(model)
+    found = []
+    for share in (False, True):
+        batch = PreferenceCollator(257, share)(ranked(6))
+        sizes, ranks = batch.pop("labels"), batch.pop("ranks")
+        batch.pop("margins")
+        model.zero_grad()
+        rewards = read_rewards(model, batch)
+        ranking_loss(rewards, ranks, sizes).sum().backward()
+        found.append((rewards.detach(), torch.cat([weight.grad.flatten() for weight in model.parameters()])))
+    (alone, its_gradient), (shared, shared_gradient) = found
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shared_gradient, its_gradient, rtol=1e-3, atol=1e-4)
+    assert alone.std() > 0.1
+
+
+def test_training_with_shared_prompts_is_the_same_training(tmp_path):
+    reports = []
+    for share in (False, True):
+        trainer = tiny(tmp_path / str(share), eval_strategy="steps", eval_steps=3)
+        trainer.data_collator.share_prompts, trainer.train_dataset = share, ranked(24)
+        reports.append(history(trainer))
+        reports.append(torch.tensor([trainer.state.log_history[-2]["eval_loss"]]))
+    torch.testing.assert_close(reports[2], reports[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(reports[3], reports[1], rtol=1e-4, atol=1e-5)
+
+
+def test_who_reads_shared_prompts():
+    from transformers import GPT2Config, GPT2ForSequenceClassification
+
+    stock = GPT2ForSequenceClassification(GPT2Config(n_embd=8, n_layer=1, n_head=1, vocab_size=9, num_labels=1))
+    assert not reads_shared_prompts(stock)
 
 
 @pytest.mark.parametrize("centre", [0.0, 0.1])
