@@ -61,6 +61,7 @@ def sharded_step(head):
     blocks = layers(model)
     reads_twice = head.writes or (model.config.is_encoder_decoder and head.auto.endswith("SequenceClassification"))
     if model._no_split_modules:
+        reads_twice &= head.architecture != "seq2seq"  # whose decoder is no block
         assert len(blocks) == model.config.num_hidden_layers + (model.config.num_decoder_layers if reads_twice else 0)
     for module in [*blocks, model]:
         fully_shard(module, mesh=mesh)

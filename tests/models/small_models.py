@@ -33,6 +33,10 @@ TEXTCNN = WORDS | dict(embedding_size=24, num_filters=12, filter_sizes=[2, 3], c
 RNN = WORDS | dict(embedding_size=24, hidden_size=32, num_hidden_layers=2)
 RNN_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden", "weight", "classifier")]
 GRU = dict(cell_type="gru", bidirectional=False, pooling="attention")
+SEQ2SEQ = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, pad_token_id=PAD)
+SEQ2SEQ_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden")]
+SEQ2SEQ |= dict.fromkeys(SEQ2SEQ_DROPOUT, 0.0)
+BAHDANAU = dict(attention_type="additive", cell_type="gru", num_decoder_layers=1, bridge="dense")
 
 SMALL = {  # architecture -> variant -> config without dropout
     "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
@@ -44,10 +48,12 @@ SMALL = {  # architecture -> variant -> config without dropout
     "dan": {"dan": DAN},
     "textcnn": {"textcnn": TEXTCNN},
     "rnn": {"lstm": RNN | dict(projection_size=12, pooling="mean"), "gru": RNN | GRU},
+    "seq2seq": {"luong": SEQ2SEQ, "bahdanau": SEQ2SEQ | BAHDANAU},
 }
 DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
 DROPOUT |= {"t5": DROPOUT["bert"], "transformer": dict.fromkeys(TRANSFORMER_DROPOUT, 0.5)}
 DROPOUT |= dict.fromkeys(("bow", "dan", "textcnn"), {"word_dropout": 0.5}) | {"rnn": dict.fromkeys(RNN_DROPOUT, 0.5)}
+DROPOUT |= {"seq2seq": dict.fromkeys(SEQ2SEQ_DROPOUT, 0.5)}
 DROPOUT["word2vec"] = {}  # it drops nothing
 ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
     "": ("k_proj.bias",),
@@ -55,13 +61,15 @@ ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a so
     "AutoModelForMultipleChoice": ("choice_score.bias", "task_score.bias"),
 }
 CAUSAL = ("gpt",)
-WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "rnn")
+WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "rnn", "seq2seq")  # of transformers' kind
+RECURRENT = ("rnn", "seq2seq")  # whose kernels stay as they are when compiled, and whose caches hold a state
 UNSCALED = (
     "t5",
 )  # nothing divides the scores of the attention: with random weights numerical noise is ten times larger
 READS_AND_WRITES = (
     "t5-AutoModel",
     "transformer-AutoModel",
+    "seq2seq-AutoModel",
     "AutoModelForSeq2SeqLM",
 )  # heads that take decoder_input_ids
 LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict

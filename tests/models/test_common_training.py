@@ -10,6 +10,7 @@ from small_models import (
     GENERATING,
     HEADS,
     HEADS_WITH_LOSS,
+    RECURRENT,
     UNSCALED,
     VOCAB,
     WITHOUT_ATTENTION,
@@ -133,18 +134,19 @@ def test_gradient_checkpointing_changes_no_gradient(head):
     """With dropout: the recomputation draws the same random numbers."""
     model = head.model(**DROPOUT[head.architecture]).train()
     inputs = head.labelled(batch())
+    forwards = []
+    for layer in layers(model):
+        is_recurrent = head.architecture in RECURRENT
+        part = (layer.weight_dropout if layer.weight_dropout.p else layer.forward_rnn) if is_recurrent else layer.mlp
+        part.register_forward_pre_hook(lambda *_: forwards.append(1))
     torch.manual_seed(0)
     expected = gradients(model, **inputs)
+    once = len(forwards)
     model.gradient_checkpointing_enable()
     assert model.is_gradient_checkpointing
-    forwards, expected_forwards = [], 0
-    for layer in layers(model):
-        part, times = (layer.weight_dropout, len(layer.directions)) if hasattr(layer, "directions") else (layer.mlp, 1)
-        part.register_forward_pre_hook(lambda *_: forwards.append(1))
-        expected_forwards += 2 * times
     torch.manual_seed(0)
     assert_gradients_close(gradients(model, **inputs), expected, tolerance=1e-6)
-    assert len(forwards) == expected_forwards > 0  # it was computed a second time
+    assert len(forwards) - once == 2 * once > 0  # it was computed a second time
 
 
 @pytest.mark.parametrize("head", ATTENDING, ids=str)
@@ -180,7 +182,7 @@ def test_lora_on_all_linear_layers(head):
     torch.testing.assert_close(real_answers(merged, inputs), after, rtol=noise, atol=noise)
 
 
-@pytest.mark.parametrize("head", GENERATING, ids=str)
+@pytest.mark.parametrize("head", [head for head in GENERATING if head.architecture not in RECURRENT], ids=str)
 def test_a_trained_prefix_is_read_in_training_too(head):
     """It comes as a cache, which the model otherwise does without while it trains."""
     from peft import PrefixTuningConfig, get_peft_model
