@@ -8,6 +8,20 @@ from hftoolkit.rl.actor_critic import last_hidden_state
 from hftoolkit.training.adaptation import without_adapter
 
 
+def reward_weights(args, functions):
+    """Weights of the reward functions, (F,): those of args, or 1 each.
+
+    Raises:
+        ValueError: no function, or another number of weights.
+    """
+    if not functions:
+        raise ValueError("reward_funcs is empty: PPO needs at least one reward")
+    weights = args.reward_weights or [1.0] * len(functions)
+    if len(weights) != len(functions):
+        raise ValueError(f"{len(weights)} reward_weights for {len(functions)} reward functions")
+    return torch.tensor(weights)
+
+
 def stop_tokens(args, tokenizer, config):
     """Ids of the tokens that end a response: those of args, or the tokenizer's end of text; none may be needed.
 

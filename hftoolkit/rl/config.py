@@ -67,6 +67,29 @@ class PPOConfig(TrainingArguments):
             "choices": ["native", "generate"],
         },
     )
+    use_vllm: bool = field(
+        default=False, metadata={"help": "rollouts are sampled by vLLM (extra vllm, GPUs); the following as in TRL"}
+    )
+    vllm_mode: str = field(
+        default="colocate",
+        metadata={"help": "colocate (on the GPUs of the training) or server", "choices": ["colocate", "server"]},
+    )
+    vllm_model_impl: str = field(
+        default="auto", metadata={"help": "vllm, transformers (any model of the Hub) or auto"}
+    )
+    vllm_enable_sleep_mode: bool = field(
+        default=False, metadata={"help": "vLLM gives its memory back while the policy is updated"}
+    )
+    vllm_gpu_memory_utilization: float = field(
+        default=0.3, metadata={"help": "share of a GPU's memory that vLLM takes"}
+    )
+    vllm_tensor_parallel_size: int = field(default=1, metadata={"help": "GPUs that share one copy of vLLM's model"})
+    vllm_max_model_length: int | None = field(default=None, metadata={"help": "prompt and response, in tokens"})
+    vllm_server_base_url: str | None = field(default=None, metadata={"help": "takes the place of host and port"})
+    vllm_server_host: str = field(default="0.0.0.0", metadata={"help": "of the server"})
+    vllm_server_port: int = field(default=8000, metadata={"help": "of the server"})
+    vllm_server_timeout: float = field(default=240.0, metadata={"help": "seconds to wait for the server"})
+    vllm_group_port: int = field(default=51216, metadata={"help": "port over which weights go to the server"})
     cliprange: float = field(default=0.2, metadata={"help": "clipping of the policy's ratio"})
     cliprange_value: float = field(default=0.2, metadata={"help": "clipping of the value's change"})
     vf_coef: float = field(default=0.1, metadata={"help": "weight of the value loss"})
@@ -137,7 +160,7 @@ class PPOConfig(TrainingArguments):
             (POSITIVE, lambda value: value > 0, "above 0"),
             (AT_LEAST_ONE, lambda value: value >= 1, "1 or more"),
             (NOT_NEGATIVE, lambda value: value >= 0, "0 or more"),
-            (("lam",), lambda value: 0 <= value <= 1, "in [0, 1]"),
+            (("lam", "vllm_gpu_memory_utilization"), lambda value: 0 <= value <= 1, "in [0, 1]"),
         )
         for names, is_good, words in ranges:
             for name in names:
@@ -147,6 +170,7 @@ class PPOConfig(TrainingArguments):
         choices = {
             "on_long_prompt": ("stop", "skip", "truncate"),
             "rollout_backend": ("native", "generate"),
+            "vllm_mode": ("colocate", "server"),
             "kl_estimator": ("k1", "k3"),
             "on_reward_error": ("stop", "skip"),
             "score_norm": (None, "running"),
@@ -158,6 +182,8 @@ class PPOConfig(TrainingArguments):
             raise ValueError(f"stop_strings must not be empty texts, got {self.stop_strings!r}")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target steers kl_coef by factors, so that 0 stays 0: give a kl_coef above 0")
+        if self.use_vllm and self.rollout_backend != "native":
+            raise ValueError("use_vllm and rollout_backend generate exclude each other: leave rollout_backend native")
         if self.missing_eos_penalty is not None and self.missing_eos_score is not None:
             raise ValueError("missing_eos_penalty and missing_eos_score exclude each other: give one of them")
 

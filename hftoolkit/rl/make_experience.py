@@ -17,7 +17,7 @@ from hftoolkit.rl.advantages import (
     whiten,
 )
 from hftoolkit.rl.experience import Experience
-from hftoolkit.rl.rollout import sample_rollout, score_rollout
+from hftoolkit.rl.rollout import pack_right, sample_rollout, score_rollout
 from hftoolkit.rl.scoring import call_reward, combined_scores, shape_scores, without_score
 
 
@@ -40,8 +40,11 @@ def make_experience(trainer, rollout):
     chosen = own_part(order[rollout % per_pass * size :][:size], args)
     seed = args.seed + 15_485_863 * (rollout + 1)
     uniforms = own_part(uniform_numbers(seed, size, args.response_length), args)
+    data, sampler = trainer.train_dataset[chosen], trainer.vllm
+    if sampler is not None:
+        sampler.sync()
     with trainer.weights.gathered() as pair:
-        answered = in_agreement(trainer, lambda: respond(trainer, pair, trainer.train_dataset[chosen], uniforms, seed))
+        answered = in_agreement(trainer, lambda: respond(trainer, pair, data, uniforms, seed, sampler))
     found, scores, (parts, applies) = answered
     gathered = gather_all(trainer, found, scores, parts, applies)
     experience, report = finish(trainer, *gathered)
@@ -68,7 +71,7 @@ def in_agreement(trainer, function):
     return result
 
 
-def respond(trainer, pair, data, uniforms, seed):
+def respond(trainer, pair, data, uniforms, seed, sampler=None):
     """Sample and score responses to the prompts of this process.
 
     Args:
@@ -76,24 +79,29 @@ def respond(trainer, pair, data, uniforms, seed):
         data: columns of the prompts, b rows.
         uniforms: the random numbers of these rows, (b, R).
         seed: for the backend "generate", which draws its own numbers in each process.
+        sampler: a VLLMSampler, which samples in place of the policy.
 
     Returns:
         (Rollout, Scores, (rewards (b, F), where they apply (b, F))).
     """
     args, tokenizer = trainer.args, trainer.processing_class
     with trainer.weights.precision_of(pair):
-        found = sample_rollout(
-            pair.policy,
-            data["prompt_ids"],
-            uniforms,
-            args,
-            stop_token_ids=trainer.stop_token_ids,
-            pad_id=pad_id(tokenizer, trainer.stop_token_ids),
-            stop_strings=trainer.stop_strings,
-            generator=torch.Generator().manual_seed(seed + 32_452_843 * args.process_index),
-        )
+        pad = pad_id(tokenizer, trainer.stop_token_ids)
+        if sampler is not None:
+            found = pack_right(data["prompt_ids"], sampler.sample(data["prompt_ids"], pad), pad)
+        else:
+            found = sample_rollout(
+                pair.policy,
+                data["prompt_ids"],
+                uniforms,
+                args,
+                stop_token_ids=trainer.stop_token_ids,
+                pad_id=pad,
+                stop_strings=trainer.stop_strings,
+                generator=torch.Generator().manual_seed(seed + 32_452_843 * args.process_index),
+            )
         # Cached decoding and a full pass differ by the rounding of bfloat16 or TF32, which the ratio must not see.
-        exact = args.rollout_backend == "native" and not (args.bf16 or args.fp16)
+        exact = args.rollout_backend == "native" and sampler is None and not (args.bf16 or args.fp16)
         exact = exact and torch.get_float32_matmul_precision() == "highest"
         exact = exact and next(pair.policy.parameters()).dtype == torch.float32
         size = args.rollout_forward_batch_size

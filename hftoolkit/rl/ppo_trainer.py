@@ -24,6 +24,7 @@ from hftoolkit.rl.checks import (
     held_out_prompts,
     prompt_options,
     require_readable_policy,
+    reward_weights,
     stop_tokens,
     training_prompts,
 )
@@ -38,6 +39,7 @@ from hftoolkit.rl.rollout import Reference
 from hftoolkit.rl.scoring import RunningNorm, unique_names
 from hftoolkit.rl.sharding import WholeWeights, require_sharding_that_works
 from hftoolkit.rl.stop_strings import StopStrings
+from hftoolkit.rl.vllm_sampling import VLLMSampler, require_vllm
 from hftoolkit.training.loss_parts import LossParts
 from hftoolkit.training.optimizers import set_rate
 
@@ -62,6 +64,7 @@ class PPOTrainer(Trainer):
     Raises:
         ValueError: see ActorCritic, PPOConfig.updates_per_rollout, checks and sharding.
         DataError: no or too few prompts; see hftoolkit.data.prompts.
+        MachineError: use_vllm without vLLM.
     """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of the whole minibatch
@@ -83,6 +86,8 @@ class PPOTrainer(Trainer):
         optimizers=(None, None),
     ):
         self.updates_per_rollout = args.updates_per_rollout
+        if args.use_vllm:
+            require_vllm(model)
         if args.ptx_coef and ptx_dataset is None:
             raise ValueError(f"ptx_coef is {args.ptx_coef}, but there is no ptx_dataset: give one, or leave it 0")
         if peft_config is not None:
@@ -90,12 +95,7 @@ class PPOTrainer(Trainer):
 
             model = get_peft_model(model, peft_config)
         self.reward_funcs = list(reward_funcs) if isinstance(reward_funcs, list | tuple) else [reward_funcs]
-        if not self.reward_funcs:
-            raise ValueError("reward_funcs is empty: PPO needs at least one reward")
-        weights = args.reward_weights or [1.0] * len(self.reward_funcs)
-        if len(weights) != len(self.reward_funcs):
-            raise ValueError(f"{len(weights)} reward_weights for {len(self.reward_funcs)} reward functions")
-        self.reward_weights = torch.tensor(weights)
+        self.reward_weights = reward_weights(args, self.reward_funcs)
         pair = ActorCritic(model, value_model, args.temperature)
         require_readable_policy(pair)
         self.stop_token_ids = stop_tokens(args, processing_class, pair.config)
@@ -129,6 +129,7 @@ class PPOTrainer(Trainer):
         self.add_callback(LossParts(self.part_names))
         for model in self.frozen_models:
             model.to(args.device)
+        self.vllm = VLLMSampler(self) if args.use_vllm else None
 
     @property
     def frozen_models(self):
