@@ -30,7 +30,7 @@ class TaskArguments:
         default=1e-3, metadata={"help": "thins out frequent words; 0: none", "min": 0, "max": 1}
     )
     num_negatives: int = field(default=5, metadata={"help": "noise words per pair; 0: full softmax", "min": 0})
-    shared_negatives: int = field(default=64, metadata={"help": "noise words that 32 words share", "min": 1})
+    shared_negatives: int = field(default=64, metadata={"help": "noise words that 16 words share", "min": 1})
     noise_exponent: float = field(default=0.75, metadata={"help": "noise is drawn by count to this power", "min": 0})
     dynamic_window: bool = field(default=True, metadata={"help": "draw each window from 1 to window_size"})
     words_per_row: int = field(default=10_000, metadata={"help": "words of a training row", "min": 32})

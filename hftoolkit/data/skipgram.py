@@ -3,7 +3,7 @@
 Papers: Mikolov et al. 2013b, https://arxiv.org/abs/1310.4546, Sections 2.2 (negative sampling), 2.3 (subsampling); the
 details are those of word2vec.c (tmikolov/word2vec at commit 20c129a): words are left out before windows are laid, the
 window of each word is drawn anew from 1..W, and noise words are drawn in proportion to count ** 0.75.
-Differs from it: 32 neighbouring words share their noise words, each of which then weighs more (hftoolkit.training.
+Differs from it: 16 neighbouring words share their noise words, each of which then weighs more (hftoolkit.training.
 word_vectors), so that the expectation of every update is the same.
 Shapes: N = words of a batch, filled up to a multiple of BLOCK; W = window_size; S = noise words of a block.
 """
@@ -15,7 +15,7 @@ from hftoolkit.errors import DataError
 
 from .epochs import DrawnRows
 
-BLOCK = 32  # neighbouring words that share their noise words
+BLOCK = 16  # neighbouring words that share their noise words
 NO_SENTENCE = -1  # of what fills up a batch: it is context of nothing
 _NOISE = 1  # what tells the random numbers of a batch from those of its rows
 
@@ -115,12 +115,12 @@ class WindowCollator:
     Args:
         counts: how often each id occurs, 0 for what is no word (unknown, special, rare), (V,).
         window_size: W.
-        num_negatives: noise words per pair, 0 for none; a block of 32 words has `shared_negatives` of them.
+        num_negatives: noise words per pair, 0 for none; a block of 16 words has `shared_negatives` of them.
         dynamic_window: draw windows from 1..W; otherwise every window is W.
         subsampling: see keep_probabilities, threshold.
 
     Returns:
-        input_ids, sentences, windows, (N,) each; negatives (N / 32, S).
+        input_ids, sentences, windows, (N,) each; negatives (N / 16, S).
 
     Raises:
         DataError: fewer than two words are left that could be told apart.

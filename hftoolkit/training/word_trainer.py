@@ -25,7 +25,7 @@ class WordVectorTrainer(Trainer):
 
     Args:
         data_collator: a WindowCollator; without negatives the softmax goes over all words.
-        update_words: words read before the vectors change, a multiple of 32.
+        update_words: words read before the vectors change, a multiple of 16.
 
     Raises:
         DataError: several processes, number formats other than float32, or accumulation of gradients.

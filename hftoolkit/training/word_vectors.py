@@ -3,13 +3,13 @@
 Papers: Mikolov et al. 2013a, https://arxiv.org/abs/1301.3781; 2013b, https://arxiv.org/abs/1310.4546, Equations 1, 2, 4.
 Details of word2vec.c (tmikolov/word2vec at commit 20c129a): the mean of the context is CBOW's input, and its whole error
 goes to each word of the context.
-Differs from it, so that matrix products do the work: the 32 words of a block share their noise words. A draw then weighs
+Differs from it, so that matrix products do the work: the 16 words of a block share their noise words. A draw then weighs
 num_negatives * pairs / S for a word with that many pairs, which leaves the expectation of each update as it was. And
 `update_words` words are read before the vectors change. A word that comes up often among them, as names do in a text about
 them, would then move by hundreds of terms computed at one point, and overshoot where steps one after the other do not. So
 the terms of a vector are scaled down together where they could change its scores by more than LARGEST_STEP: in units of the
 rate, by the sum of each term's slope times the squared length of the other vector.
-Shapes: K = blocks of an update, L = 32 words of a block, W = window_size, C = L + 2 W words of a block and around it,
+Shapes: K = blocks of an update, L = 16 words of a block, W = window_size, C = L + 2 W words of a block and around it,
 S = noise words of a block, D = numbers in a vector, V = vocabulary.
 """
 
@@ -17,11 +17,11 @@ import torch
 
 from hftoolkit.data.skipgram import BLOCK, NO_SENTENCE
 
-LARGEST_STEP = 1.0  # without it, 128 words an update diverge on one seed in two (benchmarks/word2vec.md)
+LARGEST_STEP = 2.0  # without it, 128 words an update diverge on one seed in two (benchmarks/word2vec.md)
 
 
 class Blocks:
-    """A batch of the WindowCollator as blocks of 32 words with their surroundings; `dtype` of what is computed."""
+    """A batch of the WindowCollator as blocks of 16 words with their surroundings; `dtype` of what is computed."""
 
     def __init__(self, batch, window_size, dtype=torch.float32):
         self.window_size, self.dtype = window_size, dtype

@@ -189,12 +189,12 @@ def test_a_word_that_fills_the_text_does_not_overshoot(kind, limited):
 
 
 def test_limits_leave_a_rare_word_alone():
-    """Word 1 comes three times with a bend of 2 each, at rate 0.5: 3 in all, three times what is allowed."""
+    """Word 1 comes three times with a change of 4 each, at rate 0.5: 6 in all, three times what is allowed."""
     objective = Objective(torch.zeros(4, 2), torch.zeros(4, 2))
-    ids, bends = torch.tensor([[1, 1], [1, 3]]), torch.tensor([[2.0, 2.0], [2.0, 1.0]])
+    ids, changes = torch.tensor([[1, 1], [1, 3]]), torch.tensor([[4.0, 4.0], [4.0, 1.0]])
     for _ in range(2):  # the sums begin anew
         third = 1 / 3
-        torch.testing.assert_close(objective.limits(ids, bends, 0.5), torch.tensor([[third, third], [third, 1.0]]))
+        torch.testing.assert_close(objective.limits(ids, changes, 0.5), torch.tensor([[third, third], [third, 1.0]]))
 
 
 def test_blocks_end_to_end_with_the_collator():
