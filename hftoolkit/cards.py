@@ -88,6 +88,12 @@ def write_card(folder, template_name, facts):
     return path
 
 
+def card_of(model, otherwise="bert"):
+    """Name of the template for a model: that of its architecture, or the one for what has none."""
+    name = model.config.model_type.removeprefix("hft_")
+    return name if (importlib.resources.files("hftoolkit.model_cards") / f"{name}.md").is_file() else otherwise
+
+
 def render_card(template_name, facts, has_picture=False):
     """The text of a card: metadata between two lines of dashes, then the filled template."""
     import jinja2

@@ -16,12 +16,13 @@ HEAD_FIELDS = (  # a loaded model's config takes these too
 FINE_TUNED = ("ForSequenceClassification", "ForTokenClassification", "ForTaskClassification")  # one output per class
 
 
-def load_tokenizer(model_args, texts=None, max_length=None):
+def load_tokenizer(model_args, texts=None, max_length=None, min_frequency=1):
     """The tokenizer that `model_args.tokenizer` names, or that of the model to start from.
 
     Args:
         texts: training texts, read when `model_args.tokenizer` is a kind such as byte_bpe, which is trained here.
         max_length: tokens the model reads at once; kept in the tokenizer.
+        min_frequency: what occurs less often in the texts is left out of a vocabulary that is trained here.
 
     Raises:
         DataError: no tokenizer is named, or one has to be trained without texts.
@@ -34,7 +35,8 @@ def load_tokenizer(model_args, texts=None, max_length=None):
     if source in KINDS:
         if texts is None:
             raise DataError(f"the tokenizer {source!r} has to be trained, and there are no training texts")
-        tokenizer = train_tokenizer(source, texts, vocab_size=model_args.tokenizer_vocab_size)
+        least = {} if min_frequency == 1 else {"min_frequency": min_frequency}
+        tokenizer = train_tokenizer(source, texts, vocab_size=model_args.tokenizer_vocab_size, **least)
     else:
         tokenizer = _from_pretrained("AutoTokenizer", source, model_args)
     if max_length is not None:
@@ -137,6 +139,8 @@ def new_config(model_args, tokenizer=None, **fields):
         ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
         fields = {"vocab_size": len(tokenizer)} | ids | fields
     known = inspect.signature(type(AutoConfig.for_model(model_type)).__init__).parameters
+    if missing := {"max_position_embeddings", "embedding_size"} - known.keys():  # it has no such limit or vectors
+        fields = {key: value for key, value in fields.items() if key not in missing}
     unknown = [key for key in model_args.model_config if key not in known and key not in ("num_labels", "id2label")]
     if unknown:
         raise CheckpointError(f"{model_type} has no config key {unknown}; its keys: {', '.join(list(known)[1:-1])}")

@@ -2,8 +2,10 @@
 
     python recipes/finetune_tagging.py --config bert/tagging_tiny --output_dir runs/tagging
     python recipes/finetune_tagging.py --config bert/tagging --model_name_or_path google-bert/bert-base-cased
+    python recipes/finetune_tagging.py --config rnn/tagging_tiny --output_dir runs/lstm-tagging
 
-Paper: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, Section 5.3.
+Papers: Devlin et al. 2018, https://arxiv.org/abs/1810.04805, Section 5.3; a recurrent network from scratch as Huang et
+al. 2015, https://arxiv.org/abs/1508.01991, Section 2.3.
 Input: --dataset builtin, CoNLL columns or JSON lines (a file, or a folder of train and dev files), or a Hub data set
 with tokens and ner_tags or pos_tags. Beside the model, the run leaves predictions.conll: word, right tag, predicted.
 """
@@ -31,6 +33,7 @@ class TaskArguments:
 def main(model_args, data_args, adaptation_args, task_args, training_args):
     from transformers import AutoModelForTokenClassification, DataCollatorForTokenClassification, set_seed
 
+    from hftoolkit.cards import card_of
     from hftoolkit.data.labelled import fingerprint
     from hftoolkit.data.tagging import describe_sentences, load_tagged
     from hftoolkit.data.word_labels import describe_rows, label_first_subwords, label_names
@@ -89,7 +92,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     )
     summary = {"name": data_args.dataset, "fingerprint": fingerprint(sentences["train"])} | counts
     arguments = (model_args, data_args, adaptation_args, task_args)
-    return run_training(trainer, card="bert", arguments=arguments, data_summary=summary, extra_metrics=finish)
+    return run_training(trainer, card=card_of(model), arguments=arguments, data_summary=summary, extra_metrics=finish)
 
 
 def parse(argv=None):

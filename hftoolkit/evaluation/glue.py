@@ -10,7 +10,7 @@ import os
 import statistics
 from pathlib import Path
 
-from hftoolkit.data.glue_tasks import SCORES, TASKS
+from hftoolkit.data.glue_tasks import SCORES, TASKS, Task
 from hftoolkit.data.gpt_tasks import GPT_TASKS
 from hftoolkit.errors import MachineError
 from hftoolkit.evaluation.choices import baseline_scores
@@ -175,8 +175,9 @@ def averages(tasks):
 def _rows(tasks):
     """(task as in the paper, metric, {column: figures}, whether it is averaged), in the order of the paper."""
     rows = []
-    for name in [name for name in GPT_TASKS if name in tasks]:
-        task, found = GPT_TASKS[name], tasks[name]
+    for name in [*(name for name in GPT_TASKS if name in tasks), *(name for name in tasks if name not in GPT_TASKS)]:
+        found = tasks[name]
+        task = GPT_TASKS.get(name, Task(name, (), "", None, None, tuple(found["model"]), ()))
         columns = {column: figures for column, figures in found.items() if isinstance(figures, dict)}
         for metric in found["model"]:
             cells = {column: figures[metric] for column, figures in columns.items() if metric in figures}

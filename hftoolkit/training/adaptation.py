@@ -89,6 +89,10 @@ def _with_lora(model, adaptation_args, new_tokens):
         and name.startswith(f"{base}.")
         and not any(name == part or name.startswith(f"{part}.") for part in head)
     ]
+    if not linear:
+        raise DataError(
+            f"adaptation lora: {type(model).__name__} has no linear layers beside its head; use full or frozen"
+        )
     embeddings = next(name for name, module in model.named_modules() if module is model.get_input_embeddings())
     config = LoraConfig(
         trainable_token_indices={embeddings: list(new_tokens)} if new_tokens else None,

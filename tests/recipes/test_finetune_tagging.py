@@ -71,3 +71,17 @@ def test_parts_of_speech_grouped_by_length_from_a_stock_checkpoint(finished, tmp
     assert data["train"]["sentences_split"] > 0 and data["validation"]["sentences"] == 12
     assert results["eval_accuracy"] > 0.95  # a tag for each word: shuffled predictions stay far below
     assert results["baselines"]["each_words_tag"]["eval_accuracy"] == 1
+
+
+def test_a_recurrent_network_from_scratch(tmp_path):
+    """As the config of its own has it; low-rank updates, which it has no layers for, are refused."""
+    from hftoolkit.errors import DataError
+
+    quick = ("--builtin_examples", 400, "--max_steps", 60, "--eval_steps", 60, "--save_steps", 60, "--use_cpu")
+    quick = ("--config", "rnn/tagging_tiny", *quick)
+    results = run(*quick, "--output_dir", tmp_path / "run")
+    assert results["eval_accuracy"] > results["baselines"]["majority"]["eval_accuracy"] + 0.05
+    assert "1 LSTM layer of 64 cells" in (tmp_path / "run/README.md").read_text()
+    assert "max_position_embeddings" not in json.loads((tmp_path / "run/config.json").read_text())
+    with pytest.raises(DataError, match="has no linear layers beside its head; use full or frozen"):
+        run(*quick, "--adaptation", "lora", "--output_dir", tmp_path / "lora")

@@ -1,0 +1,16 @@
+"""The limit on the length of each class's weights."""
+
+import torch
+from torch import nn
+
+from hftoolkit.training.max_norm import MaxNorm
+
+
+def test_only_rows_that_are_too_long_are_shortened():
+    model = nn.Module()
+    model.score = nn.Linear(2, 3)
+    model.score.weight.data = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
+    bias = model.score.bias.clone()
+    MaxNorm(1.0).on_optimizer_step(None, None, None, model=model)
+    torch.testing.assert_close(model.score.weight.detach(), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+    assert torch.equal(model.score.bias, bias)
