@@ -225,3 +225,42 @@ def test_a_stock_checkpoint_needs_no_remote_code():
         for more in ({"auto_map": {"AutoConfig": "modeling_bert.HftBertConfig"}}, {})
     )
     assert "trust_remote_code" in ours and "trust_remote_code" not in stock
+
+
+CLASSIFIERS = {
+    "bow": {"model_type": "hft_bow", "vocab_size": 99},
+    "dan": {"model_type": "hft_dan", "vocab_size": 99, "hidden_size": 8, "embedding_size": 6, "num_hidden_layers": 2},
+    "textcnn": {"model_type": "hft_textcnn", "num_filters": 4, "filter_sizes": [3, 4], "embedding_size": 6},
+    "rnn": {
+        "model_type": "hft_rnn",
+        "cell_type": "gru",
+        "num_hidden_layers": 2,
+        "bidirectional": True,
+        "pooling": "max",
+    },
+}
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+def test_the_cards_of_classifiers(architecture):
+    """Their code compiles, they say where their vectors came from, and an empty one says so too."""
+    facts = {"config": CLASSIFIERS[architecture], "hyperparameters": {"embeddings": "vectors.txt"}}
+    name = {"bow": "Bow", "dan": "Dan", "textcnn": "TextCnn", "rnn": "Rnn"}[architecture]
+    body = render_card(architecture, facts | {"model_class": f"Hft{name}ForSequenceClassification"})
+    code = re.search(r"```python\n(.*?)```", section(body, "How to load"), re.DOTALL)[1]
+    compile(code, "card", "exec")
+    assert "AutoModelForSequenceClassification.from_pretrained(model_id" in code
+    assert ("began as those of `vectors.txt`" in body) == (architecture != "bow")
+    assert "2 GRU layers" in body or architecture != "rnn"
+    assert parts(render_card(architecture, {}))[0]["library_name"] == "transformers"
+
+
+def test_a_model_without_a_card_of_its_own_gets_another():
+    from types import SimpleNamespace
+
+    from hftoolkit.cards import card_of
+
+    names = {
+        name: card_of(SimpleNamespace(config=SimpleNamespace(model_type=name))) for name in ("hft_rnn", "distilbert")
+    }
+    assert names == {"hft_rnn": "rnn", "distilbert": "bert"}

@@ -48,16 +48,11 @@ def row_lengths(attention_mask):
 
 def take(values, order):
     """Tokens of rows in another order; (B, T, D) and (B, T) to (B, T, D)."""
-    rows = torch.arange(len(values), device=values.device).unsqueeze(1)
-    return values[rows, order]
+    return values[torch.arange(len(values), device=values.device).unsqueeze(1), order]
 
 
 def reverse_rows(values, lengths=None):
-    """Turn the first `lengths` tokens of each row round; padding stays where it is. Twice gives the rows again.
-
-    Args:
-        values: (B, T, ...).
-        lengths: (B,), or None: whole rows.
+    """Turn the first `lengths` (B,) tokens of each row (B, T, ...) round, None: all; padding stays where it is.
 
     Example:
         values [[a b c -], [d e f g]], lengths [3, 4]  ->  [[c b a -], [g f e d]]
@@ -78,7 +73,7 @@ class RecurrentLayer(GradientCheckpointingLayer):
         weight_dropout: share of the recurrent matrix that training sets to 0, the same at every step of a row.
 
     Raises:
-        ValueError: an unknown cell; a projection of another cell than an LSTM, or one that is not smaller than H.
+        ValueError: as check_cell.
     """
 
     def __init__(
@@ -188,16 +183,12 @@ class RecurrentLayer(GradientCheckpointingLayer):
 
 
 def is_sparse(rows, lengths):
-    """Whether so much of the rows is padding that computing them in parts saves time; never on a GPU."""
+    """Whether a CPU saves time by computing these rows in parts."""
     return rows.device.type == "cpu" and int(lengths.sum()) < SPARSE * rows.shape[0] * rows.shape[1]
 
 
 def check_cell(cell_type, hidden_size, projection_size=None):
-    """Refuse what no layer can be made of.
-
-    Raises:
-        ValueError: naming the field.
-    """
+    """Raise a ValueError for an unknown cell, and for a projection that is not an LSTM's or not smaller than H."""
     if cell_type not in CELLS:
         raise ValueError(f"cell_type must be one of {', '.join(CELLS)}, got {cell_type!r}")
     if projection_size is None:
@@ -243,13 +234,10 @@ def run_layers(layers, hidden, lengths=None, states=None, dropout=None, with_sta
 
 
 def initialise_cell(rnn, init):
-    """Torch's own distribution U(-1/sqrt(H), 1/sqrt(H)) for the weights, biases 0, and 1 for the forget gate.
+    """Weights of a torch.nn.RNN, GRU or LSTM from U(-1/sqrt(H), 1/sqrt(H)), biases 0, and 1 for the forget gate.
 
-    Gers et al. 2000 begin with open forget gates, Jozefowicz et al. 2015 (Section 4) measure that it matters.
-
-    Args:
-        rnn: a torch.nn.RNN, GRU or LSTM.
-        init: transformers.initialization, which leaves alone what a checkpoint has filled.
+    Gers et al. 2000 begin with open forget gates, Jozefowicz et al. 2015 (Section 4) measure that it matters. `init` is
+    transformers.initialization, which leaves alone what a checkpoint has filled.
     """
     bound = rnn.hidden_size**-0.5
     for name, parameter in rnn.named_parameters(recurse=False):
