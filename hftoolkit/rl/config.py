@@ -67,6 +67,10 @@ class PPOConfig(TrainingArguments):
             "choices": ["native", "generate"],
         },
     )
+    cache_implementation: str | None = field(
+        default=None,
+        metadata={"help": "of rollout_backend generate, as in GenerationConfig (static); native preallocates its own"},
+    )
     use_vllm: bool = field(
         default=False, metadata={"help": "rollouts are sampled by vLLM (extra vllm, GPUs); the following as in TRL"}
     )
@@ -182,6 +186,11 @@ class PPOConfig(TrainingArguments):
             raise ValueError(f"stop_strings must not be empty texts, got {self.stop_strings!r}")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target steers kl_coef by factors, so that 0 stays 0: give a kl_coef above 0")
+        if self.cache_implementation is not None and self.rollout_backend != "generate":
+            raise ValueError(
+                "cache_implementation is read by rollout_backend generate, and this is native, whose cache is preallocated: "
+                "leave cache_implementation out, or set rollout_backend generate"
+            )
         if self.use_vllm and self.rollout_backend != "native":
             raise ValueError("use_vllm and rollout_backend generate exclude each other: leave rollout_backend native")
         if self.missing_eos_penalty is not None and self.missing_eos_score is not None:

@@ -61,7 +61,8 @@ def sample_rollout(policy, prompts, uniforms, args, *, stop_token_ids, pad_id, s
         rows = order[begin : begin + args.rollout_forward_batch_size]
         some = [prompts[row] for row in rows]
         if args.rollout_backend == "generate":
-            parts.append(generate_responses(policy, some, generator, length=uniforms.shape[1], **options))
+            more = {"length": uniforms.shape[1], "cache": args.cache_implementation}
+            parts.append(generate_responses(policy, some, generator, **more, **options))
         else:
             parts.append(sample_responses(policy, some, uniforms[rows].to(device), **options))
     back = torch.tensor(order).argsort().to(device)

@@ -152,13 +152,14 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
 
 @torch.no_grad()
 def generate_responses(
-    policy, prompts, generator, *, length, stop_token_ids, pad_id, temperature=1.0, stop_strings=None
+    policy, prompts, generator, *, length, stop_token_ids, pad_id, temperature=1.0, stop_strings=None, cache=None
 ):
     """The same by transformers' `generate`, for models whose caches it alone knows; log-probabilities are left out.
 
     Args:
         generator: seeds torch's global generator, which generate draws from and which is put back afterwards.
         length: R.
+        cache: cache_implementation of GenerationConfig.
     """
     model = without_adapter(policy)  # low-rank updates lie in its layers; PEFT's generate would keep `config` in it
     device = model.device
@@ -166,7 +167,7 @@ def generate_responses(
     stops = sorted(stop_token_ids)
     config = GenerationConfig(
         **{"max_new_tokens": length, "do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0},
-        **{"eos_token_id": stops or None, "pad_token_id": pad_id},
+        **{"eos_token_id": stops or None, "pad_token_id": pad_id, "cache_implementation": cache},
     )
     by_string = [] if stop_strings is None else [EndsWithString(stop_strings, ids.shape[1])]
     devices = [device] if device.type == "cuda" else []

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from hftoolkit.errors import CheckpointError, DataError
-from hftoolkit.rl import make_experience
+from hftoolkit.rl import make_experience, rollout
 from hftoolkit.rl.evaluation import evaluate_reference
 from hftoolkit.rl.ppo_trainer import PPOTrainer
 from hftoolkit.rl.reward_model import RewardModel
@@ -45,7 +45,7 @@ def value_model(policy, seed=5):
 
 NEEDED = (
     "rollout_backend", "rollout_forward_batch_size", "temperature", "bf16", "fp16", "world_size", "on_reward_error", "device",
-    "response_length",
+    "response_length", "cache_implementation",
 )  # fmt: skip
 
 
@@ -347,11 +347,20 @@ def test_transformers_sampling_differs_between_processes(tmp_path):
         trainer.args = SimpleNamespace(
             **{name: getattr(trainer.args, name) for name in NEEDED} | {"process_index": rank}
         )
-        rollout, _, _ = make_experience.respond(
+        sampled, _, _ = make_experience.respond(
             trainer, trainer.model, trainer.train_dataset[:8], torch.zeros(8, 6), seed=3
         )
-        found.append(rollout.completion_ids())
+        found.append(sampled.completion_ids())
     assert found[0] != found[1]
+
+
+def test_the_cache_of_generate_is_the_one_that_was_set(tmp_path, monkeypatch):
+    asked, plain = [], rollout.generate_responses
+    monkeypatch.setattr(
+        rollout, "generate_responses", lambda *args, **kw: asked.append(kw["cache"]) or plain(*args, **kw)
+    )
+    tiny_trainer(tmp_path, rollout_backend="generate", cache_implementation="static").micro_batch(0)
+    assert set(asked) == {"static"}
 
 
 # Rewards.
@@ -792,6 +801,7 @@ def test_prompts_longer_than_the_context(tmp_path, on_long, number, longest):
         (dict(kl_estimator="k2"), "kl_estimator must be one of .*got 'k2'"),
         (dict(missing_eos_penalty=1.0, missing_eos_score=-1.0), "exclude each other"),
         (dict(ptx_coef=1.0), "there is no ptx_dataset"),
+        (dict(cache_implementation="static"), "is read by rollout_backend generate, and this is native"),
         (dict(reward_weights=[1.0, 2.0]), "2 reward_weights for 1 reward functions"),
         (dict(stop_token_ids=[99]), r"\[99\] are outside of the vocabulary of 20"),
     ],

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from tiny_ppo import EOS, tiny_policy
+from transformers import StaticCache
 
 from hftoolkit.rl.sampling import generate_responses, new_cache, pick_tokens, sample_responses
 
@@ -91,6 +92,20 @@ def test_generate_has_the_same_layout():
     last = made.ids.gather(1, made.lengths.unsqueeze(1) - 1).squeeze(1)
     assert torch.equal(last == EOS, made.ended) and made.ended.any()
     assert not ((made.ids == EOS) & live)[:, :-1][~made.ended].any()
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "hft_gpt"])
+def test_generate_with_a_static_cache_says_the_same(kind, monkeypatch):
+    policy, sizes, plain = tiny_policy(kind), [], StaticCache.__init__
+    monkeypatch.setattr(
+        StaticCache, "__init__", lambda self, *args, **kw: (sizes.append(kw), plain(self, *args, **kw))[1]
+    )
+    first, second = (
+        generate_responses(policy, PROMPTS * 8, torch.Generator().manual_seed(0), length=10, cache=cache, **OPTIONS)
+        for cache in (None, "static")
+    )
+    assert torch.equal(first.ids, second.ids) and torch.equal(first.lengths, second.lengths)
+    assert len(sizes) == 1 and second.ended.any()
 
 
 def test_frequencies_follow_the_model():
