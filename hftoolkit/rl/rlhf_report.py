@@ -10,9 +10,11 @@ from typing import NamedTuple
 import torch
 
 from hftoolkit.rl.actor_critic import last_hidden_state, predicting, token_logprobs
-from hftoolkit.rl.make_experience import uniform_numbers
+from hftoolkit.rl.checks import stop_tokens
+from hftoolkit.rl.make_experience import pad_id, uniform_numbers
 from hftoolkit.rl.rollout import sample_rollout
 from hftoolkit.rl.scoring import call_reward
+from hftoolkit.rl.stop_strings import StopStrings
 
 SAMPLING_STREAM = 2**41  # seeds of the report are far from those of training and evaluation
 SHOWN_SAMPLES = 6
@@ -30,24 +32,31 @@ class Answers(NamedTuple):
 
 
 @torch.no_grad()
-def answer(model, tokenizer, prompts, rewards, args, stop_token_ids, reference=None):
+def answer(model, tokenizer, prompts, rewards, args, reference=None):
     """Sample an answer to each prompt, for every model with the same random numbers, and let it be scored.
 
     Args:
         model: a causal language model.
         prompts: rows of data with `prompt` and `prompt_ids`, by this model's tokenizer.
         rewards: {LEARNED: function, TRUE: function}; the second may be missing.
-        args: PPOConfig: response_length, temperature, rollout_forward_batch_size, seed.
+        args: PPOConfig: what ends a response, response_length, temperature, rollout_forward_batch_size, seed.
         reference: the model to which the KL is measured; None where the vocabularies differ.
     """
     model.eval()
-    uniforms = uniform_numbers(args.seed + SAMPLING_STREAM, len(prompts), args.response_length)
-    pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stop_token_ids[0]
+    stops = stop_tokens(args, tokenizer, model.config)
+    strings = StopStrings(args.stop_strings, tokenizer) if args.stop_strings else None
     found = sample_rollout(
-        model, prompts["prompt_ids"][:], uniforms, args, stop_token_ids=stop_token_ids, pad_id=pad,
+        model,
+        prompts["prompt_ids"][:],
+        uniform_numbers(args.seed + SAMPLING_STREAM, len(prompts), args.response_length),
+        args,
+        stop_token_ids=stops,
+        pad_id=pad_id(tokenizer, stops),
+        stop_strings=strings,
         generator=torch.Generator().manual_seed(args.seed),
-    )  # fmt: skip
+    )
     texts = tokenizer.batch_decode(found.completion_ids(), skip_special_tokens=True)
+    texts = texts if strings is None else [strings.cut(text) for text in texts]
     columns = prompts[:]
     asked = columns.pop("prompt")
     columns.pop("prompt_ids")

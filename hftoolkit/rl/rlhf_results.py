@@ -7,7 +7,7 @@ import torch
 
 from hftoolkit.data.prompt_sources import load_prompts
 from hftoolkit.errors import DataError
-from hftoolkit.rl.checks import held_out_prompts, prompt_options, stop_tokens
+from hftoolkit.rl.checks import held_out_prompts, prompt_options
 from hftoolkit.rl.reward_sources import load_reward
 from hftoolkit.rl.rlhf_figure import draw_over_optimisation
 from hftoolkit.rl.rlhf_report import LEARNED, TRUE, answer, compare, path_of, samples_of, write_report
@@ -69,8 +69,7 @@ def make_report(folder, arguments, prompts, ppo_args, truth=None):
         model, tokenizer = _load(place, device)
         same = model.config.vocab_size == reference.config.vocab_size
         asked = held_out_prompts(prompts, tokenizer, prompt_options(ppo_args, model.config))
-        stops = stop_tokens(ppo_args, tokenizer, model.config)
-        stages[name] = answer(model, tokenizer, asked, rewards, ppo_args, stops, reference if same else None)
+        stages[name] = answer(model, tokenizer, asked, rewards, ppo_args, reference if same else None)
     report = {
         "arguments": asdict(arguments),
         "stages": compare(stages),

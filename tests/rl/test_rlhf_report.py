@@ -44,14 +44,9 @@ def length_of(prompts, completions, number, **columns):
 
 def test_answers_are_scored_and_their_distance_is_that_of_plain_passes(made, tmp_path):
     (model, reference), tokenizer, prompts = made
-    stops = [tokenizer.eos_token_id]
-    found = answer(
-        model, tokenizer, prompts, {"learned": length_of}, settings(tmp_path, temperature=0.7), stops, reference
-    )
+    found = answer(model, tokenizer, prompts, {"learned": length_of}, settings(tmp_path, temperature=0.7), reference)
     assert found.rewards["learned"].tolist() == [len(text) for text in found.texts]
-    again = answer(
-        model, tokenizer, prompts, {"learned": length_of}, settings(tmp_path, temperature=0.7), stops, reference
-    )
+    again = answer(model, tokenizer, prompts, {"learned": length_of}, settings(tmp_path, temperature=0.7), reference)
     assert again.texts == found.texts
     expected = []
     for row, ids in enumerate(prompts["prompt_ids"]):
@@ -84,9 +79,19 @@ def _ids_of(found, row, tokenizer, model, prompts, tmp_path):
 
 def test_a_model_has_no_distance_to_itself_and_none_is_told_without_a_reference(made, tmp_path):
     (model, _), tokenizer, prompts = made
-    stops, rewards = [tokenizer.eos_token_id], {"learned": length_of}
-    assert answer(model, tokenizer, prompts, rewards, settings(tmp_path), stops, model).kl.abs().max() == 0
-    assert answer(model, tokenizer, prompts, rewards, settings(tmp_path), stops).kl is None
+    rewards = {"learned": length_of}
+    assert answer(model, tokenizer, prompts, rewards, settings(tmp_path), model).kl.abs().max() == 0
+    assert answer(model, tokenizer, prompts, rewards, settings(tmp_path)).kl is None
+
+
+def test_a_stop_string_ends_an_answer_and_is_left_out(made, tmp_path):
+    (model, _), tokenizer, prompts = made
+    rewards = {"learned": length_of}
+    plain = answer(model, tokenizer, prompts, rewards, settings(tmp_path))
+    stop = max("abcdef", key=lambda letter: sum(letter in text for text in plain.texts))
+    cut = answer(model, tokenizer, prompts, rewards, settings(tmp_path, stop_strings=[stop]))
+    assert any(stop in text for text in plain.texts)
+    assert [text.strip() for text in cut.texts] == [text.split(stop)[0].strip() for text in plain.texts]
 
 
 def test_wins_count_ties_as_halves():
