@@ -56,8 +56,9 @@ def token_logprobs(hidden, head, targets, temperature=1.0):
     """
 
     def of_some(rows, ids):
-        logits = head(rows).float() / temperature  # (n, V)
-        return logits.gather(1, ids.unsqueeze(1)).squeeze(1) - logits.logsumexp(dim=1)
+        logits = head(rows).float()  # (n, V)
+        logits = logits if temperature == 1 else logits / temperature
+        return -nn.functional.cross_entropy(logits, ids, reduction="none")
 
     size = max(1, CHUNK_LOGITS // head.weight.shape[0])
     if len(hidden) <= size:
