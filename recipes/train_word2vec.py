@@ -34,7 +34,7 @@ class TaskArguments:
     noise_exponent: float = field(default=0.75, metadata={"help": "noise is drawn by count to this power", "min": 0})
     dynamic_window: bool = field(default=True, metadata={"help": "draw each window from 1 to window_size"})
     words_per_row: int = field(default=10_000, metadata={"help": "words of a training row", "min": 32})
-    update_words: int = field(default=128, metadata={"help": "words read between two updates", "min": 32})
+    update_words: int = field(default=256, metadata={"help": "words read between two updates", "min": 32})
     weighting: Literal["none", "linear", "harmonic"] = field(default="linear", metadata={"help": "counts by distance"})
     context_smoothing: float = field(default=0.75, metadata={"help": "power of context counts", "above": 0, "max": 1})
     shift: float = field(default=1.0, metadata={"help": "ppmi: its logarithm is taken off", "min": 1})
