@@ -1,5 +1,6 @@
 """The tiny classifiers from beginning to end, in process: what they learn and leave, resumed runs, files, refusals."""
 
+import gc
 import json
 import signal
 
@@ -10,7 +11,7 @@ from safetensors.torch import load_file
 from hftoolkit.errors import CheckpointError, DataError, RunInterruptedError
 from hftoolkit.recipes import train_classifier
 
-QUICK = {"builtin_examples": 600, "max_steps": 40, "eval_steps": 40, "save_steps": 20, "use_cpu": True}
+QUICK = {"builtin_examples": 400, "max_steps": 40, "eval_steps": 40, "save_steps": 20, "use_cpu": True}
 SHORT = {"builtin_examples": 200, "max_steps": 4, "eval_steps": 4, "save_steps": 2, "use_cpu": True}
 
 
@@ -18,6 +19,14 @@ def run(config, folder, **options):
     options = {"config": config, "output_dir": folder} | options
     argv = [str(word) for key, value in options.items() for word in (f"--{key}", value)]
     return train_classifier.main(*train_classifier.parse(argv))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def little_to_collect():
+    """Trainer collects garbage at its end, which would take longer than the training itself."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")
@@ -69,11 +78,11 @@ def test_interrupted_and_resumed(finished, tmp_path, monkeypatch):
     assert all(np.array_equal(ours[name], whole[name]) for name in whole)
 
 
-@pytest.mark.parametrize("config", ["bow/tiny", "dan/tiny", "textcnn/tiny"])
+@pytest.mark.parametrize("config", ["dan/tiny", "textcnn/tiny"])
 def test_the_other_architectures(config, tmp_path):
     results = run(config, tmp_path, **QUICK | {"max_norm": 1.0} if config.startswith("text") else QUICK)
     assert results["tasks"]["sst2"]["model"]["accuracy"]["mean"] > 0.8
-    name = {"bow": "linear bag of words", "dan": "deep averaging network", "textcnn": "convolutional network"}
+    name = {"dan": "deep averaging network", "textcnn": "convolutional network"}
     assert name[config.split("/")[0]] in (tmp_path / "seed-0/README.md").read_text()
     if config.startswith("text"):
         weight = load_file(tmp_path / "seed-0/model.safetensors")["score.weight"]
@@ -86,6 +95,7 @@ def test_seeds_and_texts_with_labels(tmp_path):
     scores = results["tasks"]["text"]["model"]["accuracy"]
     assert len(scores["values"]) == 2 and scores["std"] is not None
     assert "| text | accuracy |" in (tmp_path / "results.md").read_text()
+    assert "linear bag of words" in (tmp_path / "seed-1/README.md").read_text()
     records = [json.loads((tmp_path / f"seed-{seed}/all_results.json").read_text()) for seed in (0, 1)]
     assert all("test_accuracy" in record for record in records)
     assert records[0]["train_loss"] != records[1]["train_loss"]
