@@ -2,8 +2,10 @@
 
     python recipes/train_translation.py --config transformer/tiny --output_dir runs/translation
     python recipes/train_translation.py --config transformer/multi30k --dataset DATA --output_dir runs/en-de
+    python recipes/train_translation.py --config seq2seq/tiny --output_dir runs/recurrent-translation
 
-Paper: Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, Sections 5 and 6.1.
+Papers: Vaswani et al. 2017, "Attention Is All You Need", https://arxiv.org/abs/1706.03762, Sections 5 and 6.1; of the
+recurrent encoder-decoder (architecture seq2seq) Bahdanau et al. 2015 and Luong et al. 2015.
 Input: --dataset builtin (English to the microworld's Tamo), a folder with train.en, train.de, val.en, ..., a file of
 rows with a column per language, or a Hub id. Beside the model, the run leaves translations-SPLIT.txt and alignments.png.
 """
@@ -102,10 +104,10 @@ def main(model_args, data_args, task_args, training_args):
     arguments = (model_args, data_args, task_args)
     tokens = round(summary["train"]["target_tokens"] / len(train))
     tokens *= training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size
+    card = "seq2seq" if model.config.model_type == "hft_seq2seq" else "transformer"
     return run_training(
-        trainer, card="transformer", arguments=arguments, data_summary=summary, extra_metrics=finish,
-        tokens_per_step=tokens,
-    )  # fmt: skip
+        trainer, card=card, arguments=arguments, data_summary=summary, extra_metrics=finish, tokens_per_step=tokens
+    )
 
 
 def parse(argv=None):

@@ -15,7 +15,8 @@ def cross_attention(model, tokenizer, source, target):
         source, target: texts.
 
     Returns:
-        (tokens of the source, tokens of the target, array (target, source) whose rows sum to 1).
+        (tokens of the source, tokens of the target, array (target, source) whose rows sum to 1), or None of a model
+        without cross-attention.
     """
     import torch
 
@@ -32,6 +33,8 @@ def cross_attention(model, tokenizer, source, target):
         model.set_attn_implementation(implementation)
         model.train(was_training)
     layers = output.cross_attentions
+    if layers is None:
+        return None
     weights = layers[max(len(layers) - 2, 0)][0].float().mean(0).cpu().numpy()
     return *([_shown(tokenizer, token) for token in ids] for ids in sides), weights
 
@@ -41,11 +44,16 @@ def _shown(tokenizer, token):
 
 
 def draw_alignments(model, tokenizer, pairs, path, *, title=None):
-    """Draw the cross-attention of pairs (source, target) side by side into a PNG file, whole or not at all."""
+    """Draw the cross-attention of pairs (source, target) side by side into a PNG file, whole or not at all.
+
+    Of a model without attention there is nothing to draw, and no file.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     found = [cross_attention(model, tokenizer, *pair) for pair in pairs]
+    if None in found:
+        return
     widths = [len(source) for source, _, _ in found]
     tallest = max(len(target) for _, target, _ in found)
     figure = Figure(figsize=(1.5 * len(found) + 0.28 * sum(widths), 1.6 + 0.28 * tallest), dpi=120,

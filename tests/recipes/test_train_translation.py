@@ -100,6 +100,19 @@ def test_other_encoder_decoders(tmp_path, architecture):
     assert results["validation_pairs"] == 60
 
 
+def test_a_recurrent_encoder_decoder(tmp_path):
+    """The same recipe, with the picture of the attention; without attention there is none."""
+    options = {"config": "seq2seq/tiny", "max_steps": 10, "save_steps": 5, "num_beams": 2}
+    results = run(tmp_path / "attention", **options)
+    assert results["eval_loss"] < 6.4  # ln 600: a guess
+    assert (tmp_path / "attention/alignments.png").read_bytes().startswith(b"\x89PNG")
+    card = (tmp_path / "attention/README.md").read_text()
+    assert "1 GRU layer in the encoder" in card and "`general` attention" in card and "`en` to `tamo`" in card
+    run(tmp_path / "none", **options | SHORT, **{"model_config.attention_type": "none"})
+    assert not (tmp_path / "none/alignments.png").exists()
+    assert "Sutskever et al. 2014" in (tmp_path / "none/README.md").read_text()
+
+
 def test_training_goes_on_from_a_checkpoint_in_its_own_direction(finished, tmp_path):
     config = tmp_path / "more.yaml"
     _, kept = config_files()["transformer/tiny"].read_text().split("source_language", 1)
