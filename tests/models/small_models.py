@@ -37,6 +37,10 @@ SEQ2SEQ = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, pad_token_
 SEQ2SEQ_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden")]
 SEQ2SEQ |= dict.fromkeys(SEQ2SEQ_DROPOUT, 0.0)
 BAHDANAU = dict(attention_type="additive", cell_type="gru", num_decoder_layers=1, bridge="dense")
+ELMO = dict(num_labels=3, pad_token_id=PAD, hidden_size=32, projection_size=12, character_size=5, num_highways=2)
+ELMO |= dict(filter_widths=[1, 3], filter_counts=[6, 8], max_characters=9, num_words=60, num_task_filters=4)
+ELMO_DROPOUT = ["hidden_dropout_prob", "task_dropout_prob"]
+ELMO |= dict.fromkeys(ELMO_DROPOUT, 0.0) | dict(task_hidden_size=8, freeze_bilm=False)
 
 SMALL = {  # architecture -> variant -> config without dropout
     "gpt": {"gpt2": GPT | dict(norm_order="pre"), "gpt1": GPT | dict(norm_order="post")},
@@ -48,6 +52,7 @@ SMALL = {  # architecture -> variant -> config without dropout
     "dan": {"dan": DAN},
     "textcnn": {"textcnn": TEXTCNN},
     "rnn": {"lstm": RNN | dict(projection_size=12, pooling="mean"), "gru": RNN | GRU},
+    "elmo": {"elmo": ELMO},
     "seq2seq": {"luong": SEQ2SEQ, "bahdanau": SEQ2SEQ | BAHDANAU},
 }
 DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DROPOUT, 0.5)}
@@ -55,14 +60,16 @@ DROPOUT |= {"t5": DROPOUT["bert"], "transformer": dict.fromkeys(TRANSFORMER_DROP
 DROPOUT |= dict.fromkeys(("bow", "dan", "textcnn"), {"word_dropout": 0.5}) | {"rnn": dict.fromkeys(RNN_DROPOUT, 0.5)}
 DROPOUT |= {"seq2seq": dict.fromkeys(SEQ2SEQ_DROPOUT, 0.5)}
 DROPOUT["word2vec"] = {}  # it drops nothing
+DROPOUT["elmo"] = dict.fromkeys(ELMO_DROPOUT, 0.5)
 ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
     "": ("k_proj.bias",),
     "AutoModelForQuestionAnswering": ("qa_outputs.bias", "layers.1.mlp_norm.bias"),
     "AutoModelForMultipleChoice": ("choice_score.bias", "task_score.bias"),
 }
 CAUSAL = ("gpt",)
-WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "rnn", "seq2seq")  # of transformers' kind
-RECURRENT = ("rnn", "seq2seq")  # whose kernels stay as they are when compiled, and whose caches hold a state
+WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "rnn", "elmo", "seq2seq")  # of transformers' kind
+RECURRENT = ("rnn", "elmo", "seq2seq")  # whose kernels stay as they are when compiled, and whose caches hold a state
+READS_CHARACTERS = ("elmo",)  # which are ids of bytes and make words: no vectors can stand in for them
 UNSCALED = (
     "t5",
 )  # nothing divides the scores of the attention: with random weights numerical noise is ten times larger
@@ -72,12 +79,21 @@ READS_AND_WRITES = (
     "seq2seq-AutoModel",
     "AutoModelForSeq2SeqLM",
 )  # heads that take decoder_input_ids
+
+
+def neighbours(ids, mask):
+    """For a model that reads characters: at every token of a word the next and the previous word, of 50."""
+    real = (mask != 0) & (ids != 32)
+    return dict(labels=(ids % 50).masked_fill(~real, -100), backward_labels=((ids + 7) % 50).masked_fill(~real, -100))
+
+
 LABELS = {  # one label of every form; -100 at padding, and at a first token, which only padding could predict
     "AutoModelForCausalLM": lambda ids, mask: dict(labels=ids.masked_fill((mask == 0) | (mask.cumsum(-1) == 1), -100)),
     # One word in each row: without num_pairs_in_batch, which Trainer does not know, the words tell what a pair weighs.
     "AutoModelForPreTraining": lambda ids, mask: dict(
         labels=ids.masked_fill((mask == 0) | (mask.cumsum(-1) > 1), -100), next_sentence_label=ids[:, 1] % 2
     ),
+    "elmo-AutoModelForPreTraining": neighbours,
     "AutoModelForMaskedLM": lambda ids, mask: dict(labels=ids.masked_fill((mask == 0) | (ids % 2 == 0), -100)),
     "AutoModelForSeq2SeqLM": lambda ids, mask: dict(labels=written(ids, mask)),
     "AutoModelForNextSentencePrediction": lambda ids, mask: dict(labels=ids[:, 1] % 2),
@@ -99,6 +115,7 @@ GUESS = {  # the loss of a head that knows nothing, by the sizes of the vocabula
     "AutoModelForTokenClassification": lambda words, tokens: math.log(3),
     "AutoModelForQuestionAnswering": lambda words, tokens: math.log(tokens),
     "AutoModelForMultipleChoice": lambda words, tokens: math.log(2),
+    "elmo-AutoModelForPreTraining": lambda words, tokens: math.log(ELMO["num_words"]),
     "gpt-AutoModelForMultipleChoice": lambda words, tokens: math.log(2) + math.log(words) / 2,
 }
 
@@ -169,7 +186,7 @@ class Head:
 
     def labelled(self, batch):
         """The batch with the labels of this head, if it takes any."""
-        labels = LABELS.get(self.auto, lambda ids, mask: {})
+        labels = LABELS.get(f"{self.architecture}-{self.auto}", LABELS.get(self.auto, lambda ids, mask: {}))
         inputs = batch if self.auto == "AutoModelForSeq2SeqLM" else self.inputs(batch)  # the decoder reads the labels
         return inputs | labels(batch["input_ids"], batch["attention_mask"])
 

@@ -10,9 +10,11 @@ import pytest
 import torch
 from small_models import (
     DROPOUT,
+    ELMO_DROPOUT,
     HEADS,
     HEADS_WITH_LOSS,
     LABELS,
+    READS_CHARACTERS,
     RNN_DROPOUT,
     SEQ2SEQ_DROPOUT,
     SMALL,
@@ -136,6 +138,20 @@ BAD = {  # config values that must be refused by name
         {"bidirectional": 1},
         *({name: 1.0} for name in RNN_DROPOUT),
         {"initializer_range": -1},
+    ],
+    "elmo": [
+        *({name: 0} for name in ("character_size", "projection_size", "num_hidden_layers", "num_words")),
+        *({name: -1} for name in ("num_highways", "num_sampled_words", "num_task_filters", "cell_clip")),
+        *({"vocab_size": value} for value in (0, 260)),
+        *({"filter_widths": value} for value in (3, [], [1, 0], [1, 10])),
+        *({"filter_counts": value} for value in ([6], [6, 2.5])),
+        *({"max_characters": value} for value in (2, 9.5)),
+        *({name: 1} for name in ("residual", "stateful", "freeze_bilm")),
+        *({name: 1.0} for name in ELMO_DROPOUT),
+        {"projection_size": 32},
+        {"character_activation": "gelu"},
+        {"pooling": "sum"},
+        {"initializer_range": float("nan")},
     ],
     "seq2seq": [
         *({name: 0} for name in ("vocab_size", "embedding_size", "num_hidden_layers", "num_decoder_layers")),
@@ -273,6 +289,7 @@ def test_return_dict_false_gives_the_same_tensors(head):
     assert pairs and all(torch.equal(*pair) for pair in pairs)
 
 
+@pytest.mark.parametrize("head", [head for head in HEADS if head.architecture not in READS_CHARACTERS], ids=str)
 def test_inputs_embeds_replace_input_ids(head):
     model, inputs = head.model(), head.inputs(batch())
     embeds = model.get_input_embeddings()(inputs["input_ids"])
@@ -327,7 +344,7 @@ def test_the_config_refuses_a_bad_value_by_name(architecture, values):
 
 
 def test_a_token_outside_of_the_vocabulary_is_an_error(head):
-    ids = torch.tensor([[5, VOCAB]]).view((1, 1, 2) if "MultipleChoice" in head.auto else (1, 2))
+    ids = torch.tensor([[5, head.config().vocab_size]]).view((1, 1, 2) if "MultipleChoice" in head.auto else (1, 2))
     for wrong in ("input_ids", "decoder_input_ids") if head.writes else ("input_ids",):
         right = dict(input_ids=ids - 1, decoder_input_ids=ids - 1) if head.writes else {}
         with pytest.raises(IndexError):
