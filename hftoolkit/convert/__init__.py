@@ -1,7 +1,8 @@
 """Weights from and to the stock classes of transformers; equal logits both ways.
 
 `from_stock(model)` and `to_stock(model)` convert a model in memory, `convert_folder(source, destination)` a saved one
-with its tokenizer. Each architecture has one file beside this one with its table of names.
+with its tokenizer; a folder with a published biLM (ELMo: options.json and HDF5), which transformers does not have, becomes
+one of ours. Each architecture has one file beside this one with its table of names.
 """
 
 import importlib
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from hftoolkit.convert import bert, gpt, t5, transformer
+from hftoolkit.convert import bert, elmo, gpt, t5, transformer
 from hftoolkit.errors import CheckpointError
 
 CONVERSIONS = gpt.CONVERSIONS + bert.CONVERSIONS + t5.CONVERSIONS + transformer.CONVERSIONS
@@ -192,6 +193,8 @@ def convert_folder(source, destination, to=None):
     import hftoolkit.models  # noqa: F401  (AutoConfig learns of our types)
 
     source, destination = Path(source), Path(destination)
+    if to != "stock" and elmo.is_published_elmo(source):
+        return elmo.convert_published(source, destination)
     if not (source / "config.json").is_file():
         raise CheckpointError(f"{source} is not a model folder: it has no config.json")
     if destination.exists():

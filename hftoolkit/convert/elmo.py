@@ -47,7 +47,7 @@ def from_published(folder, **fields):
         raise CheckpointError(f"{folder / OPTIONS}: not the options of a biLM: {error!r}") from error
     model = HftElmoModel(config)
     weights = _weights_file(folder)
-    tensors, wanted = _converted(_read(weights), config, weights), model.state_dict()
+    tensors, wanted = converted(_read(weights), config, weights), model.state_dict()
     for name, tensor in tensors.items():
         if tensor.shape != wanted[name].shape:
             shapes = f"{tuple(tensor.shape)}, but {OPTIONS} says {tuple(wanted[name].shape)}"
@@ -127,8 +127,12 @@ def _read(file):
     return arrays
 
 
-def _converted(arrays, config, file):
-    """State of HftElmoModel from the arrays; every array is used once."""
+def converted(arrays, config, file):
+    """State of HftElmoModel from the arrays of a file, by their paths in it.
+
+    Raises:
+        CheckpointError: an array is missing, or has no counterpart.
+    """
     arrays = {name: array.float() for name, array in arrays.items()}
 
     def take(name):

@@ -1,0 +1,69 @@
+"""Rows of a bidirectional language model: bytes, and each word's neighbours."""
+
+import pytest
+import torch
+from datasets import Dataset
+
+from hftoolkit.data.bilm import BilmCollator, bilm_rows, describe_rows, frequent_words, split_words
+from hftoolkit.errors import DataError
+
+SPECIAL = {"<S>": 256, "</S>": 257}
+VOCABULARY = ["an", "ox", "</S>", "<S>", "<UNK>"]
+
+
+def test_the_example_of_the_docstring():
+    (row,) = bilm_rows([["an", "ox"]], VOCABULARY, SPECIAL)
+    assert row["input_ids"] == [256, 32, 97, 110, 32, 111, 120, 257]
+    assert row["labels"] == [0, 1, -100, -100, 2, -100, -100, -100]
+    assert row["backward_labels"] == [-100, 3, -100, -100, 0, -100, -100, 1]
+    assert row["words"] == [3, 0, 1, 2] and row["length"] == 4
+
+
+def test_long_sentences_are_cut_and_nothing_is_predicted_across():
+    words = [f"w{number}" for number in range(10)]
+    vocabulary = [*words, "<S>", "</S>", "<UNK>"]
+    rows = bilm_rows([words, ["w1"]], vocabulary, SPECIAL, max_words=5)
+    assert [row["length"] for row in rows] == [5, 5, 2, 3]
+    assert sum((row["words"] for row in rows), []) == [10, *range(10), 11, 10, 1, 11]
+    for row in rows:
+        assert [label for label in row["labels"] if label != -100] == row["words"][1:]
+        assert [label for label in row["backward_labels"] if label != -100] == row["words"][:-1]
+    assert [row["length"] for row in bilm_rows([words], vocabulary, SPECIAL, max_words=11)] == [
+        11
+    ]  # </S> alone is none
+
+
+def test_words_fall_in_frequency_and_the_rest_is_unknown():
+    sentences = [["b", "a", "b"], ["b", "c", "d"], ["a"]]
+    assert frequent_words(sentences, 5) == ["</S>", "<S>", "b", "<UNK>", "a"]
+    whole = frequent_words(sentences, 100)
+    assert whole[-1] == "<UNK>" and set(whole) == {"a", "b", "c", "d", "<S>", "</S>", "<UNK>"}
+    rows = bilm_rows(sentences, frequent_words(sentences, 5), SPECIAL)
+    assert describe_rows(sentences, rows, frequent_words(sentences, 5)) == {
+        "sentences": 3, "rows": 3, "words": 7, "unknown_words": 2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("sentences", [[], [["a", "a"]]], ids=str)
+def test_a_text_with_nothing_to_predict_is_refused(sentences):
+    with pytest.raises(DataError, match="different words"):
+        frequent_words(sentences, 9)
+
+
+def test_no_rows_at_all_are_refused():
+    with pytest.raises(DataError, match="no sentence"):
+        bilm_rows([], VOCABULARY, SPECIAL)
+
+
+def test_documents_are_split_into_sentences_of_words():
+    documents = Dataset.from_dict({"text": ["An ox. It ran.\n\nOff", "  "]})
+    assert split_words(documents, str.split) == [["An", "ox."], ["It", "ran."], ["Off"]]
+
+
+def test_rows_are_padded_on_the_right():
+    rows = [bilm_rows([words], VOCABULARY, SPECIAL)[0] for words in (["an", "ox"], ["ox"])]
+    batch = BilmCollator(260)(rows)
+    assert batch["input_ids"][1].tolist() == [256, 32, 111, 120, 257, 260, 260, 260]
+    assert batch["attention_mask"].sum(1).tolist() == [8, 5]
+    assert batch["labels"][1, 5:].tolist() == batch["backward_labels"][1, 5:].tolist() == [-100] * 3
+    assert all(values.dtype == torch.int64 for values in batch.values())
