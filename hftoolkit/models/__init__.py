@@ -5,7 +5,20 @@ Importing this package registers them.
 
 import importlib
 
-ARCHITECTURES = ("gpt", "bert", "t5", "transformer", "word2vec", "bow", "dan", "textcnn", "rnn", "elmo", "seq2seq")
+ARCHITECTURES = (
+    "gpt",
+    "bert",
+    "t5",
+    "transformer",
+    "word2vec",
+    "bow",
+    "dan",
+    "textcnn",
+    "nnlm",
+    "rnn",
+    "elmo",
+    "seq2seq",
+)
 
 
 def register():

@@ -255,3 +255,32 @@ def masked_words(model, hidden, labels, num_items_in_batch, logits_to_keep):
         hidden, labels = hidden.flatten(0, 1).index_select(0, chosen), labels.flatten()[chosen]
     head = dict(bias=model.lm_head.bias, num_items_in_batch=num_items_in_batch)
     return linear_cross_entropy(model.transform(hidden), model.lm_head.weight, labels, **head), logits
+
+
+def next_words(model, hidden, labels, shift_labels, num_items_in_batch, logits_to_keep):
+    """Loss and logits of a causal model with `lm_head`, computed where somebody reads them.
+
+    Args:
+        model: its config has label_smoothing and z_loss, which only training knows.
+        hidden: (B, T, D).
+        labels: equal to input_ids or -100, (B, T), or None; shift_labels, taken before them, are next tokens already.
+        logits_to_keep: how many of the last positions get logits, or a tensor of positions; 0 is all. None is all in
+            evaluation and none while training with labels.
+
+    Returns:
+        (loss in nats per token or None, logits (B, kept, V) or None).
+    """
+    targets = next_token_targets(labels) if shift_labels is None and labels is not None else shift_labels
+    loss, logits, head = None, None, model.lm_head
+    if targets is None or logits_to_keep is not None or not model.training:
+        keep = logits_to_keep or 0 if not torch.is_tensor(logits_to_keep) else logits_to_keep
+        logits = head(hidden[:, slice(-keep, None) if isinstance(keep, int) else keep])
+    if targets is not None:
+        options = dict(num_items_in_batch=num_items_in_batch)
+        if model.training:
+            options.update(label_smoothing=model.config.label_smoothing, z_loss=model.config.z_loss)
+        if logits is not None and logits.shape[1] == hidden.shape[1]:
+            loss = cross_entropy(logits, targets, **options)
+        else:
+            loss = linear_cross_entropy(hidden, head.weight, targets, bias=head.bias, **options)
+    return loss, logits

@@ -32,7 +32,8 @@ DAN = WORDS | dict(embedding_size=24, hidden_size=32, num_hidden_layers=2, word_
 TEXTCNN = WORDS | dict(embedding_size=24, num_filters=12, filter_sizes=[2, 3], classifier_dropout_prob=0.0)
 RNN = WORDS | dict(embedding_size=24, hidden_size=32, num_hidden_layers=2)
 RNN_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden", "weight", "classifier")]
-GRU = dict(cell_type="gru", bidirectional=False, pooling="attention")
+GRU = dict(cell_type="gru", bidirectional=False, pooling="attention", embedding_size=32)
+NNLM = dict(vocab_size=VOCAB, embedding_size=32, hidden_size=32, context_size=3, pad_token_id=PAD)
 SEQ2SEQ = dict(vocab_size=VOCAB, hidden_size=32, num_hidden_layers=2, pad_token_id=PAD)
 SEQ2SEQ_DROPOUT = [f"{part}_dropout_prob" for part in ("embedding", "hidden")]
 SEQ2SEQ |= dict.fromkeys(SEQ2SEQ_DROPOUT, 0.0)
@@ -51,6 +52,7 @@ SMALL = {  # architecture -> variant -> config without dropout
     "bow": {"bow": WORDS},
     "dan": {"dan": DAN},
     "textcnn": {"textcnn": TEXTCNN},
+    "nnlm": {"nnlm": NNLM},
     "rnn": {"lstm": RNN | dict(projection_size=12, pooling="mean"), "gru": RNN | GRU},
     "elmo": {"elmo": ELMO},
     "seq2seq": {"luong": SEQ2SEQ, "bahdanau": SEQ2SEQ | BAHDANAU},
@@ -59,6 +61,7 @@ DROPOUT = {"gpt": dict.fromkeys(GPT_DROPOUT, 0.5), "bert": dict.fromkeys(BERT_DR
 DROPOUT |= {"t5": DROPOUT["bert"], "transformer": dict.fromkeys(TRANSFORMER_DROPOUT, 0.5)}
 DROPOUT |= dict.fromkeys(("bow", "dan", "textcnn"), {"word_dropout": 0.5}) | {"rnn": dict.fromkeys(RNN_DROPOUT, 0.5)}
 DROPOUT |= {"seq2seq": dict.fromkeys(SEQ2SEQ_DROPOUT, 0.5)}
+DROPOUT["nnlm"] = {"hidden_dropout_prob": 0.5}
 DROPOUT["word2vec"] = {}  # it drops nothing
 DROPOUT["elmo"] = dict.fromkeys(ELMO_DROPOUT, 0.5)
 ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a softmax compares
@@ -66,9 +69,14 @@ ZERO_GRADIENT = {  # by head, "" for all: what shifts alike everything that a so
     "AutoModelForQuestionAnswering": ("qa_outputs.bias", "layers.1.mlp_norm.bias"),
     "AutoModelForMultipleChoice": ("choice_score.bias", "task_score.bias"),
 }
-CAUSAL = ("gpt",)
-WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "rnn", "elmo", "seq2seq")  # of transformers' kind
-RECURRENT = ("rnn", "elmo", "seq2seq")  # whose kernels stay as they are when compiled, and whose caches hold a state
+CAUSAL = ("gpt", "nnlm")
+WITHOUT_ATTENTION = ("word2vec", "bow", "dan", "textcnn", "nnlm", "rnn", "elmo", "seq2seq")  # of transformers' kind
+RECURRENT = (
+    "nnlm",
+    "rnn",
+    "elmo",
+    "seq2seq",
+)  # whose kernels stay as they are when compiled, and whose caches hold a state
 READS_CHARACTERS = ("elmo",)  # which are ids of bytes and make words: no vectors can stand in for them
 UNSCALED = (
     "t5",
@@ -201,7 +209,7 @@ HEADS = [
     for architecture in ARCHITECTURES
     for variant in SMALL[architecture]
     for auto in importlib.import_module(f"hftoolkit.models.modeling_{architecture}").AUTO_MAP
-    if auto != "AutoConfig"
+    if auto != "AutoConfig" and (variant, auto) != ("lstm", "AutoModelForCausalLM")  # which reads in both directions
 ]
 HEADS_WITH_LOSS = [head for head in HEADS if head.auto in LABELS]
 GENERATING = [head for head in HEADS if head.model_class.can_generate()]

@@ -130,14 +130,20 @@ BAD = {  # config values that must be refused by name
         *({name: 1.0} for name in ("word_dropout", "classifier_dropout_prob")),
         {"initializer_range": float("nan")},
     ],
+    "nnlm": [
+        *({name: 0} for name in ("vocab_size", "embedding_size", "hidden_size", "context_size")),
+        *({name: 1.0} for name in ("hidden_dropout_prob", "label_smoothing")),
+        *({name: -1} for name in ("initializer_range", "z_loss")),
+        {"direct_connections": 1},
+    ],
     "rnn": [
         *({name: 0} for name in ("vocab_size", "embedding_size", "hidden_size", "num_hidden_layers")),
         *({"projection_size": value} for value in (0, 32, 2.5)),
         {"cell_type": "lsmt"},
         {"pooling": "sum"},
         {"bidirectional": 1},
-        *({name: 1.0} for name in RNN_DROPOUT),
-        {"initializer_range": -1},
+        *({name: 1.0} for name in (*RNN_DROPOUT, "label_smoothing")),
+        *({name: -1} for name in ("initializer_range", "z_loss")),
     ],
     "elmo": [
         *({name: 0} for name in ("character_size", "projection_size", "num_hidden_layers", "num_words")),

@@ -116,6 +116,8 @@ def test_temperature_divides_the_logits(model, prompts):
             parameter.data.mul_(2)
     else:
         model.lm_head.weight = torch.nn.Parameter(2 * model.lm_head.weight.data)  # no longer that of the embeddings
+        if model.lm_head.bias is not None:
+            model.lm_head.bias.data.mul_(2)
     assert torch.equal(expected, new_tokens(model, prompts, **NO_END, do_sample=True, top_k=0, temperature=2.0))
 
 

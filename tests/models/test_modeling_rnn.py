@@ -7,6 +7,7 @@ from torch import nn
 
 from hftoolkit.models.modeling_rnn import (
     HftRnnConfig,
+    HftRnnForCausalLM,
     HftRnnForSequenceClassification,
     HftRnnForTokenClassification,
     HftRnnModel,
@@ -110,3 +111,80 @@ def test_weight_dropout_comes_from_the_config():
     model, inputs = HftRnnModel(HftRnnConfig(**SIZES, weight_dropout_prob=0.5)), batch()
     assert not torch.equal(*(model.train()(**inputs).last_hidden_state for _ in range(2)))
     assert torch.equal(*(model.eval()(**inputs).last_hidden_state for _ in range(2)))
+
+
+LANGUAGE_MODELS = [
+    dict(cell_type="rnn"),
+    dict(cell_type="gru", embedding_size=16, tie_word_embeddings=True),
+    dict(cell_type="lstm", projection_size=12, tie_word_embeddings=True),
+]
+
+
+def language_model(**changes):
+    return randomise(HftRnnForCausalLM(HftRnnConfig(**SIZES | dict(bidirectional=False) | changes)))
+
+
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS, ids=lambda kind: kind["cell_type"])
+def test_a_language_model_is_torchs_stack_and_a_linear_layer(kind):
+    """Logits, loss and the gradient of every weight, also where one matrix is used twice."""
+    model, ids = language_model(**kind).train(), batch((12, 12))["input_ids"]
+    stack = theirs(model)
+    tied = kind.get("tie_word_embeddings", False)
+    words, output = (model.state_dict()[name].clone() for name in ("model.embed_tokens.weight", "lm_head.weight"))
+    words.requires_grad_(), output.requires_grad_()
+    hidden, _ = stack(nn.functional.embedding(ids, words))
+    logits = nn.functional.linear(hidden, words if tied else output, model.lm_head.bias.detach())
+    loss = nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    loss.backward()
+    ours = model(ids, labels=ids)
+    ours.loss.backward()
+    torch.testing.assert_close(model.eval()(ids).logits, logits, **TOLERANCE)
+    torch.testing.assert_close(ours.loss, loss, **TOLERANCE)
+    torch.testing.assert_close(model.model.embed_tokens.weight.grad, words.grad, **TOLERANCE)
+    for number, layer in enumerate(model.model.layers):
+        for name, parameter in layer.forward_rnn.named_parameters():
+            expected = getattr(stack, name.replace("l0", f"l{number}")).grad
+            torch.testing.assert_close(parameter.grad, expected, **TOLERANCE)
+    assert ours.logits is None and (model.lm_head.weight is model.model.embed_tokens.weight) == tied
+
+
+@pytest.mark.parametrize("kind", LANGUAGE_MODELS, ids=lambda kind: kind["cell_type"])
+@torch.no_grad()
+def test_pieces_of_a_text_are_the_whole_text(kind):
+    """The state goes from one piece to the next, also past padding; without it the second piece reads otherwise."""
+    model, ids = language_model(**kind), batch((12, 12))["input_ids"]
+    whole = model(ids).logits
+    first = model(ids[:, :5], use_cache=True).past_key_values
+    assert first.get_seq_length() == 5
+    torch.testing.assert_close(model(ids[:, 5:], past_key_values=first).logits, whole[:, 5:], **TOLERANCE)
+    assert (model(ids[:, 5:]).logits - whole[:, 5:]).abs().max() > 0.1
+    swapped = model(ids[:, :5], use_cache=True).past_key_values
+    swapped.reorder_cache(torch.tensor([1, 0]))
+    torch.testing.assert_close(
+        model(ids.flip(0)[:, 5:], past_key_values=swapped).logits, whole.flip(0)[:, 5:], **TOLERANCE
+    )
+
+
+@torch.no_grad()
+def test_generate_from_padding_on_the_left_with_a_projected_lstm():
+    model, prompts = language_model(**LANGUAGE_MODELS[2]), batch((6, 3, 1), side="left")
+    options = dict(max_new_tokens=6, num_beams=3, do_sample=False, eos_token_id=None, pad_token_id=0)
+    together = model.generate(**prompts, **options)[:, 6:]
+    for ids, mask, row in zip(prompts["input_ids"], prompts["attention_mask"].bool(), together, strict=True):
+        alone = model.generate(ids[mask].unsqueeze(0), attention_mask=mask[mask].long().unsqueeze(0), **options)
+        assert torch.equal(alone[0, int(mask.sum()) :], row)
+
+
+@pytest.mark.parametrize("where", ["embedding", "hidden", "weight"])
+def test_each_dropout_reaches_the_language_model(where):
+    model, ids = language_model(num_hidden_layers=1, **{f"{where}_dropout_prob": 0.5}), batch((12,))["input_ids"]
+    losses = [model.train()(ids, labels=ids).loss for _ in range(2)]
+    assert losses[0] != losses[1]
+    assert torch.equal(*(model.eval()(ids, labels=ids).loss for _ in range(2)))
+
+
+def test_a_language_model_that_cannot_be_is_refused():
+    with pytest.raises(ValueError, match="bidirectional must be false in a language model"):
+        language_model(bidirectional=True)
+    with pytest.raises(ValueError, match="embedding_size 12 must be the size of the layers' outputs, 16"):
+        language_model(tie_word_embeddings=True)
