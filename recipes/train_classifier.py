@@ -89,7 +89,7 @@ def train(task, splits, summary, training_args, arguments):
     set_seed(training_args.seed)
     fields = task.config_fields | vectors.config_fields
     model = load_model(AutoModelForSequenceClassification, model_args, tokenizer, **fields)
-    vectors.give(model, task_args.freeze_embeddings)
+    vectors.given_to(model, task_args.freeze_embeddings)
 
     # 4. Train, evaluate, save.
     trainer = OrderedEvaluationTrainer(

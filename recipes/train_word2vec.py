@@ -60,7 +60,7 @@ def main(model_args, data_args, task_args, training_args):
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import run_training
     from hftoolkit.training.count_vectors import CountVectorTrainer
-    from hftoolkit.training.embeddings import start_from
+    from hftoolkit.training.initial_embeddings import InitialEmbeddings
     from hftoolkit.training.word_trainer import RATES, WordVectorTrainer
     from hftoolkit.training.word_vocabulary import ContextParts, count_ids, make_word_tokenizer
 
@@ -86,7 +86,7 @@ def main(model_args, data_args, task_args, training_args):
     sizes = {"objective": task_args.objective, "window_size": task_args.window_size}
     model = load_model(AutoModelForMaskedLM, model_args, tokenizer, **sizes)
     model.config.update(sizes)
-    coverage = start_from(model, tokenizer, task_args.embeddings)
+    coverage = InitialEmbeddings(task_args.embeddings, tokenizer).given_to(model).coverage
     if "learning_rate" not in training_args.given_arguments:
         training_args.learning_rate = RATES[task_args.objective]
 

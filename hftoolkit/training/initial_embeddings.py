@@ -23,20 +23,23 @@ class InitialEmbeddings:
     """
 
     def __init__(self, path, tokenizer):
-        self.path, self.matrix, self.facts, self.config_fields = path, None, {}, {}
+        self.path, self.matrix, self.coverage, self.facts, self.config_fields = path, None, None, {}, {}
         if path is None:
             return
         vocabulary = {
             word: id for word, id in tokenizer.get_vocab().items() if word not in tokenizer.all_special_tokens
         }
-        matrix, coverage = read_embeddings(path, vocabulary)
-        say(f"embeddings: {path}: {coverage}")
+        matrix, self.coverage = read_embeddings(path, vocabulary)
+        say(f"embeddings: {path}: {self.coverage}")
         self.matrix = torch.from_numpy(matrix)
-        self.facts = {"embeddings": f"{int(coverage.found.sum())} of {len(vocabulary)} words from {path}"}
+        self.facts = {"embeddings": f"{int(self.coverage.found.sum())} of {len(vocabulary)} words from {path}"}
         self.config_fields = {"embedding_size": matrix.shape[1]}
 
-    def give(self, model, freeze=False):
+    def given_to(self, model, freeze=False):
         """Write the vectors into a model's input embeddings, in place; special tokens and further rows keep theirs.
+
+        Returns:
+            The same InitialEmbeddings.
 
         Raises:
             DataError: the model's vectors are of another size, or it has none (a bag of words).
@@ -46,19 +49,20 @@ class InitialEmbeddings:
                 raise DataError(
                     "freeze_embeddings is set, but there are no --embeddings: random vectors would stay random"
                 )
-            return
+            return self
         weight = model.get_input_embeddings().weight
-        size = getattr(model.config, "embedding_size", None)
-        if size is None:
+        named = [name for name in ("embedding_size", "hidden_size") if hasattr(model.config, name)]
+        if not named:
             raise DataError(
                 f"{self.path}: {type(model).__name__} has weights of words, no vectors: leave out embeddings"
             )
-        if size != self.matrix.shape[1]:
+        if weight.shape[1] != self.matrix.shape[1]:
             raise DataError(
-                f"{self.path} has vectors of {self.matrix.shape[1]} numbers, but the model's are of {size}: set "
-                f"--model_config.embedding_size {self.matrix.shape[1]}"
+                f"{self.path} has vectors of {self.matrix.shape[1]} numbers, but the model's have {weight.shape[1]}: set "
+                f"--model_config.{named[0]} {self.matrix.shape[1]}"
             )
         rows = self.matrix.abs().sum(1) > 0  # those of special tokens, which have no vector, are 0
         with torch.no_grad():
             weight[: len(rows)][rows] = self.matrix[rows].to(weight)
         weight.requires_grad_(not freeze)
+        return self

@@ -144,7 +144,7 @@ def test_frozen_embeddings_from_a_file(tmp_path, vectors, capsys):
 @pytest.mark.parametrize(
     ("config", "options", "message"),
     [
-        ("dan/tiny", {}, "vectors of 6 numbers, but the model's are of 64: set --model_config.embedding_size 6"),
+        ("dan/tiny", {}, "vectors of 6 numbers, but the model's have 64: set --model_config.embedding_size 6"),
         ("bow/tiny", {}, "has weights of words, no vectors"),
     ],
 )
