@@ -132,6 +132,15 @@ def transformer_folder(tmp_path_factory):
     return save_small(folder, config, HftTransformerForConditionalGeneration, "transformer")
 
 
+@pytest.fixture(scope="session")
+def seq2seq_folder(tmp_path_factory):
+    """A small recurrent encoder-decoder, saved as it was trained; do not change it."""
+    from hftoolkit.models.modeling_seq2seq import HftSeq2SeqConfig, HftSeq2SeqForConditionalGeneration
+
+    config = HftSeq2SeqConfig(vocab_size=64, hidden_size=16, attention_type="additive", num_decoder_layers=2)
+    return save_small(tmp_path_factory.mktemp("seq2seq"), config, HftSeq2SeqForConditionalGeneration)
+
+
 CLASSIFIERS = {
     "rnn": {"embedding_size": 12, "hidden_size": 16, "projection_size": 8, "pooling": "attention"},
     "bow": {},

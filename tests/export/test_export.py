@@ -51,6 +51,14 @@ def test_every_transformer_head_loads_without_hftoolkit(transformer_folder):
     assert check_export(transformer_folder) == exactly(heads)
 
 
+def test_every_seq2seq_head_loads_without_hftoolkit(seq2seq_folder):
+    from hftoolkit.models.modeling_seq2seq import AUTO_MAP
+
+    heads = [head for head in AUTO_MAP if head != "AutoConfig"]
+    assert len(heads) == 2
+    assert check_export(seq2seq_folder) == exactly(heads)
+
+
 @pytest.mark.parametrize(
     "classifier_folder",
     ["rnn", *(pytest.param(name, marks=pytest.mark.slow) for name in ("bow", "dan", "textcnn"))],
