@@ -7,6 +7,7 @@ https://arxiv.org/abs/1312.3005 (its corpus is sentences in random order).
 
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from hftoolkit.errors import DataError
 from .sentences import split_sentences
 
 NO_LABEL = -100  # torch's cross-entropy skips these targets
+FILE = "vocabulary.txt"
 START, END, UNKNOWN = "<S>", "</S>", "<UNK>"
 COLUMNS = {name: List(Value("int32")) for name in ("input_ids", "labels", "backward_labels", "words")}
 FEATURES = Features(COLUMNS | {"length": Value("int32")})
@@ -54,6 +56,14 @@ def frequent_words(sentences, size):
     counts = Counter({word: counts[word] for word in kept}) | Counter({START: len(sentences), END: len(sentences)})
     counts[UNKNOWN] = rest
     return sorted(counts, key=lambda word: (-counts[word], word))
+
+
+def vocabulary_of(folder, sentences, size):
+    """vocabulary.txt of the folder of a model, one word a line; where there is none, the words of `frequent_words`."""
+    file = Path(folder or "") / FILE
+    if folder is not None and file.is_file():
+        return file.read_text(encoding="utf-8").split("\n")
+    return frequent_words(sentences, size)
 
 
 def bilm_rows(sentences, vocabulary, special_ids, max_words=60):
@@ -109,13 +119,42 @@ def _row(words, numbers, unknown, special_ids, known):
     return dict(input_ids=ids, labels=labels, backward_labels=backward, words=own, length=len(words))
 
 
+class WordBatches:
+    """A data set whose rows are batches: sentences of like length, as many as have `words_per_batch` words together.
+
+    The batches stay, and Trainer shuffles them. (Its own group_by_length gives them from long to short, again and again:
+    benchmarks/elmo.md.)
+
+    Args:
+        rows: of bilm_rows.
+        seed: decides between rows of the same length.
+    """
+
+    def __init__(self, rows, words_per_batch, seed=0):
+        self.rows = rows
+        lengths = np.array(rows["length"])
+        order = np.random.default_rng(seed).permutation(len(rows))
+        order = order[np.argsort(lengths[order], kind="stable")]
+        batch = (lengths[order].cumsum() - 1) // words_per_batch
+        self.batches = np.split(order, np.nonzero(np.diff(batch))[0] + 1)
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, index):
+        batch = self.rows[self.batches[index].tolist()]
+        return [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+
+
 @dataclass
 class BilmCollator:
-    """Pad rows on the right."""
+    """Pad rows on the right; batches of rows, as WordBatches has them, are put together."""
 
     pad_token_id: int
 
     def __call__(self, rows):
+        if isinstance(rows[0], list):
+            rows = [row for batch in rows for row in batch]
         fill = {"input_ids": self.pad_token_id, "labels": NO_LABEL, "backward_labels": NO_LABEL}
         longest = max(len(row["input_ids"]) for row in rows)
         batch = {}

@@ -4,7 +4,15 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hftoolkit.data.bilm import BilmCollator, bilm_rows, describe_rows, frequent_words, split_words
+from hftoolkit.data.bilm import (
+    BilmCollator,
+    WordBatches,
+    bilm_rows,
+    describe_rows,
+    frequent_words,
+    split_words,
+    vocabulary_of,
+)
 from hftoolkit.errors import DataError
 
 SPECIAL = {"<S>": 256, "</S>": 257}
@@ -67,3 +75,23 @@ def test_rows_are_padded_on_the_right():
     assert batch["attention_mask"].sum(1).tolist() == [8, 5]
     assert batch["labels"][1, 5:].tolist() == batch["backward_labels"][1, 5:].tolist() == [-100] * 3
     assert all(values.dtype == torch.int64 for values in batch.values())
+
+
+def test_batches_hold_sentences_of_like_length():
+    sentences = [["ox"] * (1 + number % 7) for number in range(40)]
+    rows = bilm_rows(sentences, VOCABULARY, SPECIAL)
+    batches = WordBatches(rows, words_per_batch=30)
+    found = [[row["length"] for row in batches[number]] for number in range(len(batches))]
+    assert sorted(sum(found, [])) == sorted(rows["length"])
+    assert all(max(lengths) - min(lengths) <= 2 and 20 < sum(lengths) < 40 for lengths in found[:-1])
+    other = WordBatches(rows, words_per_batch=30, seed=1)
+    assert [list(batch) for batch in batches.batches] != [list(batch) for batch in other.batches]
+    batch = BilmCollator(260)([batches[3]])
+    assert len(batch["input_ids"]) == len(found[3])
+
+
+def test_a_model_keeps_its_vocabulary(tmp_path):
+    sentences = [["b", "a"]]
+    assert vocabulary_of(tmp_path, sentences, 9) == vocabulary_of(None, sentences, 9) == frequent_words(sentences, 9)
+    (tmp_path / "vocabulary.txt").write_text("x\ny")
+    assert vocabulary_of(tmp_path, sentences, 9) == ["x", "y"]
