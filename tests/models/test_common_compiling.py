@@ -34,9 +34,11 @@ def assert_compiled_is_eager(head, backend, inputs, training, autocast=False):
     rounded = autocast and unscaled
     torch.testing.assert_close(*losses, **dict.fromkeys(("rtol", "atol"), 0.1 if rounded else 1e-5))
     theirs = {name: parameter.grad for name, parameter in expected.named_parameters()}
-    assert_gradients_close(
-        {name: p.grad for name, p in model.named_parameters()}, theirs, 0.5 if rounded else 1e-4 if unscaled else 5e-5
-    )
+    bound = 0.5 if rounded else 1e-4 if unscaled else 5e-5
+    if autocast and head.architecture in RECURRENT:  # a compiled part rounds to 8 bits in other places: 6e-3
+        bound = 0.02
+    ours = {name: p.grad for name, p in model.named_parameters()}
+    assert_gradients_close(ours, theirs, bound)
 
 
 def packed_batch():
