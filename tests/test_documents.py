@@ -135,7 +135,7 @@ def test_the_file_tree_of_the_readme_exists():
 def test_stages_of_the_quickstart():
     from hftoolkit.errors import UserError
 
-    with pytest.raises(UserError, match="no stage 'gtp'; the stages are all, gpt, bert"):
+    with pytest.raises(UserError, match="no stage 'gtp'; the stages are all, words, classifiers"):
         quickstart.main("gtp")
     assert callable(cli.main)
 
