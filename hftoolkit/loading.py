@@ -66,7 +66,11 @@ def load_model(auto_class, model_args, tokenizer=None, **config_fields):
     if model_args.attn_implementation is not None:
         options["attn_implementation"] = model_args.attn_implementation
     if model_args.model_name_or_path is None:
-        model = auto_class.from_config(new_config(model_args, tokenizer, **config_fields), **options)
+        config = new_config(model_args, tokenizer, **config_fields)
+        try:
+            model = auto_class.from_config(config, **options)
+        except ValueError as error:  # what the config allows, but this head does not
+            raise CheckpointError(f"model_config of {config.model_type}: {error}") from error
     else:
         head = {key: value for key, value in config_fields.items() if key in HEAD_FIELDS}
         model = _pretrained_model(auto_class, model_args, options, head)

@@ -56,7 +56,8 @@ def main(model_args, task_args):
         for start, text in zip(starts, task_args.prompt, strict=True)
     ]
     batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
-    room = model.config.max_position_embeddings - batch["input_ids"].shape[1]
+    limit = getattr(model.config, "max_position_embeddings", 1_000_000)  # what is recurrent has none
+    room = limit - batch["input_ids"].shape[1]
 
     # 3. Generate.
     options = {"do_sample": task_args.do_sample, "num_beams": task_args.num_beams}

@@ -5,6 +5,7 @@ Paper: Warstadt et al. 2020, "BLiMP", https://aclanthology.org/2020.tacl-1.25, S
 
 import gzip
 import json
+import math
 from collections import defaultdict
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def evaluate_pairs(model, tokenizer, pairs, batch_size=32):
     was_training = model.training
     model.eval()
     sequences = [(token_ids(tokenizer, pair[field]), 1) for pair in pairs for field in FIELDS]
-    limit = model.config.max_position_embeddings
+    limit = getattr(model.config, "max_position_embeddings", math.inf)
     too_long = next((i for i, (ids, _) in enumerate(sequences) if len(ids) - 1 > limit), None)
     if too_long is not None:
         raise DataError(f"pair {too_long // 2} has {len(sequences[too_long][0]) - 1} tokens; the model reads {limit}")

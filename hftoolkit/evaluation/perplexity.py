@@ -11,6 +11,8 @@ import torch
 from hftoolkit.data.language_modeling import AS_TEXT
 from hftoolkit.errors import DataError
 
+RECURRENT_WINDOW = 1024  # of a model that could read for ever
+
 
 def windows(length, window, stride):
     """Stretches of a document that a model reads, and from where on their targets count.
@@ -77,7 +79,7 @@ def evaluate_text(model, tokenizer, texts, *, window=None, stride=None, batch_si
     """Loss of a model on documents.
 
     Args:
-        window: tokens read at once; None is the model's max_position_embeddings.
+        window: tokens read at once; None is the model's max_position_embeddings, or 1,024 where it has no such limit.
         stride: None is half the window.
 
     Returns:
@@ -87,7 +89,7 @@ def evaluate_text(model, tokenizer, texts, *, window=None, stride=None, batch_si
     Raises:
         DataError: no text.
     """
-    limit = model.config.max_position_embeddings
+    limit = getattr(model.config, "max_position_embeddings", RECURRENT_WINDOW)
     window = limit if window is None else min(window, limit)
     stride = max(1, window // 2) if stride is None else stride
     was_training = model.training
