@@ -2,8 +2,8 @@
 
 Papers: Bahdanau et al. 2015, https://arxiv.org/abs/1409.0473, Section 3.1 and Appendix A.1.2 (additive); Luong et al.
 2015, https://arxiv.org/abs/1508.04025, Section 3.1, Equation 8 (dot, general, concat).
-Shapes: B = rows, T = tokens that are written, S = tokens of the source, H = size of the decoder's state, C = size of the
-encoder's states, A = size of what additive scores are made of (H here), G = gates of a cell times H.
+Shapes: B = rows, T = tokens that are written, S = tokens of the source, H = size of the decoder's state, C = size of
+the encoder's states, A = size of what additive scores are made of (H here), G = gates of a cell times H.
 """
 
 import torch

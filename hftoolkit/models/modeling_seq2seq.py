@@ -1,14 +1,14 @@
 """Sequence to sequence with recurrence: an encoder and a decoder of LSTM or GRU layers, with attention or without.
 
-Papers: Sutskever et al. 2014, https://arxiv.org/abs/1409.3215, Sections 2 and 3.3 (no attention: the decoder begins with
-the encoder's last state and sees nothing else of the source, which may be read in reverse); Bahdanau et al. 2015,
+Papers: Sutskever et al. 2014, https://arxiv.org/abs/1409.3215, Sections 2 and 3.3 (no attention: the decoder begins
+with the encoder's last state and sees nothing else of the source, which may be read in reverse); Bahdanau et al. 2015,
 https://arxiv.org/abs/1409.0473, Section 3 and Appendix A.2 (additive attention from the last state to what the next one
 reads; maxout before the words); Luong et al. 2015, https://arxiv.org/abs/1508.04025, Sections 3.1 and 3.3 (dot, general
 and concat from the new state, Equation 5, and input feeding).
 Differs from them: encoder and decoder may share their words; the maxout of additive attention reads the new state, as
 the paper's Equation 4 has it, where its appendix has the last one; a state of an LSTM passes the dense bridge as two.
-Shapes: B = rows, T = tokens of a row, S = tokens of the encoder's row, L = layers, N = 2 for an LSTM, whose state is h and
-c, or else 1, E = embedding_size, D = hidden_size.
+Shapes: B = rows, T = tokens of a row, S = tokens of the encoder's row, L = layers, N = 2 for an LSTM, whose state is h
+and c, or else 1, E = embedding_size, D = hidden_size.
 """
 
 from dataclasses import dataclass
@@ -141,8 +141,8 @@ class HftSeq2SeqConfig(PretrainedConfig):
             )
         if tie_word_embeddings and self.embedding_size != self.hidden_size:
             raise ValueError(
-                f"embedding_size {self.embedding_size} must be hidden_size {self.hidden_size} with tie_word_embeddings; "
-                "leave it out, or set tie_word_embeddings to false"
+                f"embedding_size {self.embedding_size} must be hidden_size {self.hidden_size} with tie_word_embeddings;"
+                " leave it out, or set tie_word_embeddings to false"
             )
         if self.input_feeding and self.attention_type in ("none", "additive"):
             raise ValueError(
@@ -473,40 +473,49 @@ class HftSeq2SeqModel(HftSeq2SeqPreTrainedModel):
             names = ("last_hidden_state", "final_states", "hidden_states")
             encoder_outputs = HftSeq2SeqEncoderOutput(**dict(zip(names, encoder_outputs, strict=False)))
         use_cache = (self.config.use_cache if use_cache is None else use_cache) and not self.training
-        cache = past_key_values if past_key_values is not None else HftSeq2SeqCache()
-        source = encoder_outputs.last_hidden_state
-        if cache.state is None:
-            cache.state = self.decoder.first_state(encoder_outputs.final_states)
-            cache.keys = None if self.decoder.attention is None else self.decoder.attention.keys(source)
+        with_state = use_cache or past_key_values is not None
+        cache = HftSeq2SeqCache() if past_key_values is None else past_key_values
         if decoder_inputs_embeds is None:
             decoder_inputs_embeds = self.encoder.embed_tokens(decoder_input_ids)
         embeds = self.encoder.embed_dropout(decoder_inputs_embeds)
-        mask = decoder_attention_mask
-        lengths, order = row_lengths(None if mask is None else mask[:, -embeds.shape[1] :])
-        hidden, weights = self.decoder(
-            embeds if order is None else take(embeds, order),
-            source,
-            None if attention_mask is None else attention_mask.eq(0),
-            cache,
-            lengths,
-            with_state=use_cache or past_key_values is not None,
+        padding = None if attention_mask is None else attention_mask.eq(0)
+        hidden, embeds, weights = self._write(
+            embeds, decoder_attention_mask, encoder_outputs, padding, cache, with_state
         )
-        if lengths is not None:
-            back = None if order is None else order.argsort(dim=1)
-            hidden, weights = (
-                value if value is None or back is None else take(value, back) for value in (hidden, weights)
-            )
-            padding = mask[:, -embeds.shape[1] :].eq(0).unsqueeze(-1)
-            hidden, embeds = hidden.masked_fill(padding, 0.0), embeds.masked_fill(padding, 0.0)
-            weights = None if weights is None else weights.masked_fill(padding, 0.0)
         return modeling_outputs.Seq2SeqModelOutput(
             last_hidden_state=hidden,
-            past_key_values=cache if use_cache or past_key_values is not None else None,
+            past_key_values=cache if with_state else None,
             decoder_hidden_states=(embeds, hidden) if output_hidden_states else None,
             cross_attentions=(weights.unsqueeze(1),) if output_attentions and weights is not None else None,
-            encoder_last_hidden_state=source,
+            encoder_last_hidden_state=encoder_outputs.last_hidden_state,
             encoder_hidden_states=encoder_outputs.hidden_states,
         )
+
+    def _write(self, embeds, mask, encoded, source_padding, cache, with_state):
+        """Run the decoder over rows with padding on either side.
+
+        Args:
+            embeds: (B, T, E); mask: not 0 at real tokens, (B, T) or (B, earlier + T), or None.
+
+        Returns:
+            (hidden (B, T, D), embeds, weights (B, T, S) or None), all 0 at padding.
+        """
+        source = encoded.last_hidden_state
+        if cache.state is None:
+            cache.state = self.decoder.first_state(encoded.final_states)
+            cache.keys = None if self.decoder.attention is None else self.decoder.attention.keys(source)
+        mask = None if mask is None else mask[:, -embeds.shape[1] :]
+        lengths, order = row_lengths(mask)
+        rows = embeds if order is None else take(embeds, order)
+        hidden, weights = self.decoder(rows, source, source_padding, cache, lengths, with_state)
+        if lengths is None:
+            return hidden, embeds, weights
+        if order is not None:
+            back = order.argsort(dim=1)
+            hidden, weights = take(hidden, back), None if weights is None else take(weights, back)
+        padding = mask.eq(0).unsqueeze(-1)
+        values = (hidden, embeds, weights)
+        return tuple(None if value is None else value.masked_fill(padding, 0.0) for value in values)
 
 
 class HftSeq2SeqForConditionalGeneration(HftSeq2SeqPreTrainedModel, GenerationMixin):
@@ -546,8 +555,8 @@ class HftSeq2SeqForConditionalGeneration(HftSeq2SeqPreTrainedModel, GenerationMi
         """Loss and logits; the other arguments are those of HftSeq2SeqModel.
 
         Args:
-            labels: the target text, (B, T), -100 where nothing is predicted. Without decoder_input_ids the decoder reads
-                them moved by one, the right word at every step (teacher forcing).
+            labels: the target text, (B, T), -100 where nothing is predicted. Without decoder_input_ids the decoder
+                reads them moved by one, the right word at every step (teacher forcing).
             num_items_in_batch: number of labelled positions of all accumulated batches; None counts this batch's.
             logits_to_keep: how many of the last positions get logits, or a tensor of positions; 0 is all. None is all
                 in evaluation and none while training with labels, where nobody reads them.
