@@ -198,7 +198,8 @@ def _stage_table(rows):
     lines = [f"| stage | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for row in rows:
         cells = [f"{row[f'{kind}_reward']:.3f}" for kind in kinds]
-        cells += ["-" if row["kl"] is None else f"{row['kl']:.2f}", f"{row['length']:.1f}", f"{row['ended']:.2f}"]
+        kl = "-" if row["kl"] is None else _two_places(row["kl"])
+        cells += [kl, f"{row['length']:.1f}", f"{row['ended']:.2f}"]
         for kind in kinds:
             rate, error = row[f"{kind}_win_rate"], row[f"{kind}_win_rate_error"]
             cells.append("-" if rate is None else f"{rate:.2f} ± {error:.2f}")
@@ -211,5 +212,10 @@ def _path_table(path):
     lines = [f"| step | KL | {' | '.join(f'{kind} reward' for kind in kinds)} |", "|---" * (2 + len(kinds)) + "|"]
     for point in path:
         cells = " | ".join(f"{point[f'{kind}_reward']:.3f}" for kind in kinds)
-        lines.append(f"| {point['step']} | {point['kl']:.2f} | {cells} |")
+        lines.append(f"| {point['step']} | {_two_places(point['kl'])} | {cells} |")
     return lines
+
+
+def _two_places(value):
+    """A number with two decimals; what rounds to nothing has no sign."""
+    return f"{round(value, 2) + 0.0:.2f}"

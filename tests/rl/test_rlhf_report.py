@@ -140,12 +140,13 @@ def test_the_report_can_be_read(tmp_path):
         def __len__(self):
             return 2
 
-    path = [{"step": 0, "kl": 0.0, "learned_reward": 0.5, "true_reward": 0.5}]
+    path = [{"step": 0, "kl": -1e-6, "learned_reward": 0.5, "true_reward": 0.5}]
     path.append({"step": 8, "kl": 3.0, "learned_reward": 1.5, "true_reward": 0.0})
     samples = samples_of(stages, Prompts(prompts))
     report = {"stages": compare(stages), "reward_model": {"accuracy": 0.8}, "path": path, "samples": samples}
     text = write_report(json.loads(json.dumps(report)))
     assert "| PPO | 1.500 | 0.000 | 3.00 | 3.0 | 1.00 | 1.00 ± 0.00 | 0.25 ± 0.25 |" in text
+    assert "| 0 | 0.00 | 0.500 |" in text
     assert "accuracy 0.8" in text and "| 8 | 3.00 | 1.500 | 0.000 |" in text
     assert "- PPO (learned 1, true 0): text 0" in text and "Who?" in text
     draw_over_optimisation(path, tmp_path / "picture.png", title="a run")
