@@ -1,0 +1,1 @@
+"""Looking inside models: what units do along a sentence, what they know, how far gradients reach."""
