@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hftoolkit.errors import UserError
 
-from .lineage import run_classifiers, run_elmo, run_seq2seq, run_words
+from .lineage import run_classifiers, run_elmo, run_language_models, run_seq2seq, run_words
 from .pretraining import run_bert, run_gpt, run_t5
 from .steps import say
 from .tasks import run_in_context, run_rlhf, run_tasks
@@ -20,6 +20,7 @@ from .tasks import run_in_context, run_rlhf, run_tasks
 STAGES = {
     "words": run_words,
     "classifiers": run_classifiers,
+    "language_models": run_language_models,
     "elmo": run_elmo,
     "seq2seq": run_seq2seq,
     "gpt": run_gpt,

@@ -40,6 +40,25 @@ def run_classifiers(folder):
     return rows, paths
 
 
+def run_language_models(folder):
+    """A feed-forward and a recurrent language model, beside counts of five tokens on the same text."""
+    from hftoolkit.recipes import train_recurrent_lm
+
+    found = {}
+    for name, title in (("nnlm", "feed-forward"), ("rnn", "LSTM")):
+        say(f"Language model: {title}")
+        options = ["--config", f"{name}/lm_quickstart", "--output_dir", str(folder / f"{name}-lm")]
+        found[name] = run(train_recurrent_lm, options)
+    others = {name: row["eval_loss"] for name, row in found["rnn"]["baselines"].items()}
+    return [
+        ("LM", "loss on held-out text, nats per token: LSTM", found["rnn"]["eval_loss"]),
+        ("", "  feed-forward, the eight tokens before", found["nnlm"]["eval_loss"]),
+        ("", "  five-grams, Kneser-Ney", others["kneser_ney_5_gram"]),
+        ("", "  unigrams", others["unigram"]),
+        ("", "  the true entropy of the text (nothing can be lower)", others["true_entropy"]),
+    ], {"LSTM": str(folder / "rnn-lm")}
+
+
 def run_elmo(folder):
     """A language model in each direction over characters: a word has another vector in another sense."""
     from hftoolkit.recipes import pretrain_elmo
