@@ -234,7 +234,12 @@ class HftElmoPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Conv1d):
             init.uniform_(module.weight, -0.05, 0.05)
             init.zeros_(module.bias)
-        elif isinstance(module, Highway):  # comes after its parts
+        elif isinstance(
+            module, ElmoTask
+        ):  # comes after its parts; smaller filters would be lost beside the biLM's layers
+            for convolution in module.characters.convolutions if module.characters is not None else ():
+                init.xavier_uniform_(convolution.weight)
+        elif isinstance(module, Highway):  # so does this
             initialise_highway(module, init)
         elif isinstance(module, ElmoLstm):
             for weight in (module.weight_ih, module.weight_hh, module.weight_hr):
