@@ -98,8 +98,8 @@ class HftSeq2SeqConfig(PretrainedConfig):
     ):
         values = check_counts(
             vocab_size=vocab_size,
-            embedding_size=hidden_size if embedding_size is None else embedding_size,
             hidden_size=hidden_size,
+            embedding_size=hidden_size if embedding_size is None else embedding_size,
             num_hidden_layers=num_hidden_layers,
             num_decoder_layers=num_hidden_layers if num_decoder_layers is None else num_decoder_layers,
         )
