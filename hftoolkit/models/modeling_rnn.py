@@ -100,7 +100,10 @@ class HftRnnConfig(PretrainedConfig):
         values |= dict(bidirectional=bidirectional, pooling=pooling)
         for name, value in values.items():
             setattr(self, name, value)
-        kwargs.setdefault("auto_map", dict(AUTO_MAP))
+        is_one_way = not bidirectional and (not tie_word_embeddings or self.embedding_size == self.output_size)
+        kwargs.setdefault(
+            "auto_map", {auto: path for auto, path in AUTO_MAP.items() if is_one_way or auto != "AutoModelForCausalLM"}
+        )  # a program elsewhere is not offered a head that would refuse
         super().__init__(pad_token_id=pad_token_id, tie_word_embeddings=tie_word_embeddings, **kwargs)
 
     @property

@@ -157,4 +157,5 @@ def classifier_folder(request, tmp_path):
     module = importlib.import_module(f"hftoolkit.models.modeling_{request.param}")
     heads = {auto: getattr(module, path.split(".")[1]) for auto, path in module.AUTO_MAP.items()}
     config = heads.pop("AutoConfig")(vocab_size=64, num_labels=3, **CLASSIFIERS[request.param])
-    return save_small(tmp_path, config, heads["AutoModelForSequenceClassification"]), list(heads)
+    offered = [auto for auto in config.auto_map if auto in heads]
+    return save_small(tmp_path, config, heads["AutoModelForSequenceClassification"]), offered
