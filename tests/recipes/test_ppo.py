@@ -125,6 +125,7 @@ def reward_model(finished, tmp_path_factory):
 
 def test_a_reward_model_that_the_value_function_begins_as(finished, reward_model, tmp_path):
     short = ["--use_cpu", "--total_episodes", "64", "--builtin_examples", "64", "--eval_steps", "8"]
+    short += ["--rollout_batch_size", "64", "--per_device_train_batch_size", "16"]
     options = ["--config", "gpt/ppo_quickstart", *short, "--model_name_or_path", finished[0], "--value", "reward"]
     options += ["--rewards", reward_model, "judge"]
     pretraining = ["--ptx_coef", "1", "--ptx_dataset", "builtin", "--ptx_max_length", "16", "--ptx_batch_size", "1"]
