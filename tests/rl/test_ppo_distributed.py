@@ -41,7 +41,7 @@ def start(folder, options, ranks):
     return [torch.load(folder / f"{rank}.pt") for rank in (ranks if len(ranks) > 1 else ["alone"])]
 
 
-@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_equal_one(tmp_path, lora):
     """Sampling, whitening, the divisor of the losses, accumulation, pretraining text, evaluation and checkpoints."""
     options = {"learning_rate": 1e-3, "lora": lora, "rollout_forward_batch_size": 4}
