@@ -16,26 +16,29 @@ HEAD_FIELDS = (  # a loaded model's config takes these too
 FINE_TUNED = ("ForSequenceClassification", "ForTokenClassification", "ForTaskClassification")  # one output per class
 
 
-def load_tokenizer(model_args, texts=None, max_length=None, min_frequency=1):
+def load_tokenizer(model_args, texts=None, max_length=None, min_count=1):
     """The tokenizer that `model_args.tokenizer` names, or that of the model to start from.
 
     Args:
         texts: training texts, read when `model_args.tokenizer` is a kind such as byte_bpe, which is trained here.
         max_length: tokens the model reads at once; kept in the tokenizer.
-        min_frequency: what occurs less often in the texts is left out of a vocabulary that is trained here.
+        min_count: what occurs less often in the texts is left out of a vocabulary that is trained here.
 
     Raises:
-        DataError: no tokenizer is named, or one has to be trained without texts.
+        DataError: no tokenizer is named, or one has to be trained without texts; a min_count where it says nothing.
         CheckpointError: the folder holds no tokenizer.
         HubError: the Hub does not have it, or cannot be reached.
     """
     source = model_args.tokenizer or model_args.model_name_or_path
     if source is None:
         raise DataError(f"name a --tokenizer: a folder, a Hub id, or a kind to train ({', '.join(KINDS)})")
+    if min_count != 1 and (source not in KINDS or source == "byte"):
+        why = "bytes are all kept" if source == "byte" else "it has its vocabulary"
+        raise DataError(f"min_count {min_count} does not apply to the tokenizer {source!r}, {why}: set min_count to 1")
     if source in KINDS:
         if texts is None:
             raise DataError(f"the tokenizer {source!r} has to be trained, and there are no training texts")
-        least = {} if min_frequency == 1 else {"min_frequency": min_frequency}
+        least = {} if min_count == 1 else {"min_frequency": min_count}
         tokenizer = train_tokenizer(source, texts, vocab_size=model_args.tokenizer_vocab_size, **least)
     else:
         tokenizer = _from_pretrained("AutoTokenizer", source, model_args)

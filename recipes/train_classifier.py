@@ -79,7 +79,7 @@ def train(task, splits, summary, training_args, arguments):
     model_args, data_args, task_args = arguments
 
     # 1. Tokenizer: the words of the training texts.
-    tokenizer = load_tokenizer(model_args, splits["train"]["sentence1"], min_frequency=task_args.min_count)
+    tokenizer = load_tokenizer(model_args, splits["train"]["sentence1"], min_count=task_args.min_count)
 
     # 2. Data.
     tokens = tokenize_task(splits, tokenizer, task_args.max_length, data_args.preprocessing_num_workers)

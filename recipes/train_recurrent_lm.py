@@ -46,7 +46,7 @@ def main(model_args, data_args, task_args, training_args):
     require_model_type(model_args, "hft_rnn", "hft_nnlm")
     documents = load_documents(data_args)
     texts = (row["text"] for row in documents["train"])
-    tokenizer = load_tokenizer(model_args, texts, min_frequency=task_args.min_count)
+    tokenizer = load_tokenizer(model_args, texts, min_count=task_args.min_count)
 
     # 2. Data: each batch goes on where the last one ended. One stream is evaluated, whole.
     parts = {split: documents[split] for split in ("train", "validation") if split in documents}

@@ -130,6 +130,14 @@ def test_the_kinds_of_tokenizer_and_their_errors(tmp_path):
         load_tokenizer(arguments)
 
 
+@pytest.mark.parametrize(("source", "why"), [("byte", "bytes are all kept"), ("folder", "it has its vocabulary")])
+def test_a_min_count_that_says_nothing_is_refused(tmp_path, source, why):
+    arguments = new()
+    arguments.tokenizer = source if source == "byte" else str(tmp_path)
+    with pytest.raises(DataError, match=f"min_count 2 does not apply to the tokenizer .*{why}: set min_count to 1"):
+        load_tokenizer(arguments, ["low lower"] * 3, min_count=2)
+
+
 def test_f56_offline_is_said_in_one_line():
     with pytest.raises(HubError, match="could not load nobody/nothing from the Hub: HF_HUB_OFFLINE=1"):
         load_model(AutoModelForCausalLM, old("nobody/nothing"))

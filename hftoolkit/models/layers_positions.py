@@ -98,6 +98,23 @@ def document_numbers(position_ids):
     return torch.nn.functional.pad(restarts, (1, 0)).long().cumsum(-1)
 
 
+def require_single_texts(attention_mask, position_ids):
+    """Refuse packed rows where a model would carry one text into the next.
+
+    Raises:
+        ValueError: position_ids (B, T) without a mask that begin anew inside a row.
+    """
+    if position_ids is None or attention_mask is not None or torch.compiler.is_compiling():
+        return
+    anew = (position_ids[..., 1:] <= position_ids[..., :-1]).nonzero()
+    if len(anew):
+        row, place = anew[0, 0].item(), anew[0, -1].item() + 1
+        raise ValueError(
+            f"position_ids begin anew at place {place} of row {row}: this model reads one text per row, and packed texts "
+            "would run into each other; give each its own row (packing=False)"
+        )
+
+
 def flat_layout(shape, attention_mask=None, position_ids=None, device=None):
     """How to lay the real tokens of a batch into one flat row in which sequences of equal length stand together.
 

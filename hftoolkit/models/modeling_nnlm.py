@@ -15,6 +15,7 @@ from transformers.utils.generic import can_return_tuple
 from .layers_cache import StateCache
 from .layers_checks import check_amounts, check_counts, check_shares
 from .layers_losses import next_words
+from .layers_positions import require_single_texts
 
 AUTO_MAP = {
     "AutoConfig": "modeling_nnlm.HftNnlmConfig",
@@ -143,10 +144,11 @@ class HftNnlmModel(HftNnlmPreTrainedModel):
             BaseModelOutputWithPast; last_hidden_state (B, T, D).
 
         Raises:
-            ValueError: neither or both of input_ids and inputs_embeds.
+            ValueError: neither or both of input_ids and inputs_embeds; packed rows.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
+        require_single_texts(attention_mask, kwargs.get("position_ids"))
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         B, T, E = embeds.shape
         number, cache = self.config.context_size, past_key_values
@@ -205,7 +207,7 @@ class HftNnlmForCausalLM(HftNnlmPreTrainedModel, GenerationMixin):
         """
         wanted = self.config.use_cache and not self.training if use_cache is None else use_cache
         cache = StateCache() if wanted and past_key_values is None else past_key_values
-        output = self.model(input_ids, attention_mask, cache, inputs_embeds, return_dict=True)
+        output = self.model(input_ids, attention_mask, cache, inputs_embeds, return_dict=True, **kwargs)
         hidden = output.last_hidden_state
         loss, logits = next_words(self, hidden, labels, shift_labels, num_items_in_batch, logits_to_keep)
         return modeling_outputs.CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)

@@ -20,6 +20,7 @@ from .layers_cache import StateCache
 from .layers_checks import check_amounts, check_counts, check_shares
 from .layers_losses import classification_loss, cross_entropy, next_words
 from .layers_pooling import Pooling, check_pooling
+from .layers_positions import require_single_texts
 from .layers_recurrent import CELLS, RecurrentLayer, check_cell, initialise_cell, row_lengths, run_layers, take
 
 AUTO_MAP = {
@@ -182,10 +183,11 @@ class HftRnnModel(HftRnnPreTrainedModel):
             output.
 
         Raises:
-            ValueError: neither or both of input_ids and inputs_embeds.
+            ValueError: neither or both of input_ids and inputs_embeds; packed rows.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
+        require_single_texts(attention_mask, kwargs.get("position_ids"))
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         lengths, order = row_lengths(attention_mask)

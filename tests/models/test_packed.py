@@ -17,6 +17,7 @@ PER_TOKEN += ("AutoModelForTextEncoding",)
 POOLED = ["bert-Model"]  # whose answer holds a vector of the whole row
 PACKED = [head for head in HEADS if head.auto in PER_TOKEN and str(head) not in POOLED and not head.writes]
 PACKED = [head for head in PACKED if head.architecture not in WITHOUT_ATTENTION]  # these read rows of one text each
+ONE_TEXT = [head for head in HEADS if head.architecture in ("rnn", "nnlm") and head.auto in PER_TOKEN]
 CAUSAL_LM = [head for head in PACKED if head.auto == "AutoModelForCausalLM"]
 PATHS = {
     "grouped": ("sdpa", {}),
@@ -217,3 +218,15 @@ def test_gradient_checkpointing_of_packed_rows(causal_lm):
         model(**batch, labels=batch["input_ids"]).loss.backward()
         results.append({name: parameter.grad for name, parameter in model.named_parameters()})
     assert_gradients_close(*results, tolerance=1e-6)
+
+
+@pytest.mark.parametrize("head", ONE_TEXT, ids=str)
+@torch.no_grad()
+def test_a_model_that_would_run_texts_into_each_other_refuses_packed_rows(head):
+    model = head.model()
+    batch, _ = pack(LAYOUTS["rows of different documents"])
+    with pytest.raises(ValueError, match=r"position_ids begin anew at place 3 of row 0: .*packing=False"):
+        model(**batch)
+    one = {"input_ids": batch["input_ids"], "position_ids": torch.arange(12).expand(3, 12)}
+    assert torch.equal(answer(model(**one)), answer(model(batch["input_ids"])))
+    model(**batch, attention_mask=torch.ones_like(batch["input_ids"]))  # positions after padding begin anew, too
