@@ -25,7 +25,8 @@ def load_tokenizer(model_args, texts=None, max_length=None, min_count=1):
         min_count: what occurs less often in the texts is left out of a vocabulary that is trained here.
 
     Raises:
-        DataError: no tokenizer is named, or one has to be trained without texts; a min_count where it says nothing.
+        DataError: no tokenizer is named, or one has to be trained without texts; a min_count where it says nothing, or
+            one that leaves fewer than two words.
         CheckpointError: the folder holds no tokenizer.
         HubError: the Hub does not have it, or cannot be reached.
     """
@@ -39,7 +40,12 @@ def load_tokenizer(model_args, texts=None, max_length=None, min_count=1):
         if texts is None:
             raise DataError(f"the tokenizer {source!r} has to be trained, and there are no training texts")
         least = {} if min_count == 1 else {"min_frequency": min_count}
-        tokenizer = train_tokenizer(source, texts, vocab_size=model_args.tokenizer_vocab_size, **least)
+        try:
+            tokenizer = train_tokenizer(source, texts, vocab_size=model_args.tokenizer_vocab_size, **least)
+        except DataError as error:
+            if not least:
+                raise
+            raise DataError(str(error).replace("min_frequency", "min_count")) from error  # as it is called here
     else:
         tokenizer = _from_pretrained("AutoTokenizer", source, model_args)
     if max_length is not None:

@@ -12,12 +12,12 @@ results.json and results.md. The same command goes on after an interruption.
 
 from dataclasses import dataclass, field
 
-from hftoolkit.arguments import ExampleArguments, ModelArguments, parse_arguments
+from hftoolkit.arguments import EmbeddingArguments, ExampleArguments, ModelArguments, parse_arguments
 from hftoolkit.errors import one_line_errors
 
 
 @dataclass
-class TaskArguments:
+class TaskArguments(EmbeddingArguments):
     task: str = field(
         default="text",
         metadata={"help": "one of GLUE's, or any texts with labels", "choices": ("sst2", "cola", "text")},
@@ -30,10 +30,6 @@ class TaskArguments:
     validation_fraction: float = field(
         default=0.1, metadata={"help": "share of --task text held out without such data", "min": 0, "below": 1}
     )
-    embeddings: str | None = field(
-        default=None, metadata={"help": "word vectors to start from: word2vec's format, GloVe's, or a run's folder"}
-    )
-    freeze_embeddings: bool = field(default=False, metadata={"help": "leave them as they are"})
     max_norm: float | None = field(
         default=None, metadata={"help": "longest weight vector of a class; Kim 2014 has 3", "above": 0}
     )
@@ -101,7 +97,7 @@ def train(task, splits, summary, training_args, arguments):
         processing_class=tokenizer,
         compute_metrics=scorer(task),
         preprocess_logits_for_metrics=answers_only,
-        callbacks=[] if task_args.max_norm is None else [MaxNorm(task_args.max_norm)],
+        callbacks=[] if task_args.max_norm is None else [MaxNorm(model, task_args.max_norm)],
     )
     options = {"card": card_of(model), "arguments": arguments, "data_summary": summary | vectors.facts}
     return run_training(trainer, **options, extra_metrics=lambda found: evaluate_rest(found, task, tokens, splits))

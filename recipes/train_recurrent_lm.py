@@ -13,18 +13,14 @@ mean over tokens; hftoolkit/training/truncated_bptt.py says how the rates of pap
 
 from dataclasses import dataclass, field
 
-from hftoolkit.arguments import DataArguments, ModelArguments, parse_arguments
+from hftoolkit.arguments import DataArguments, EmbeddingArguments, ModelArguments, parse_arguments
 from hftoolkit.errors import one_line_errors
 
 
 @dataclass
-class TaskArguments:
+class TaskArguments(EmbeddingArguments):
     max_length: int = field(default=35, metadata={"help": "tokens through which the gradient goes back", "min": 1})
     min_count: int = field(default=1, metadata={"help": "a word seen less often in training is unknown", "min": 1})
-    embeddings: str | None = field(
-        default=None, metadata={"help": "word vectors to start from: word2vec's format, GloVe's, or a run's folder"}
-    )
-    freeze_embeddings: bool = field(default=False, metadata={"help": "leave them as they are"})
     kneser_ney_order: int = field(default=5, metadata={"help": "n of the n-gram baseline", "min": 2})
 
 
@@ -82,7 +78,7 @@ def main(model_args, data_args, task_args, training_args):
         if "validation" not in streams:
             return {}
         held_out, order = streams["validation"], task_args.kneser_ney_order
-        loss, tokens = trainer.evaluated
+        loss, tokens = trainer.evaluated or trainer.token_loss(held_out)  # resumed where nothing was left to evaluate
         found = counted_models(streams["train"], held_out, documents["validation"], len(tokenizer), order)
         mine = perplexities(loss * tokens, tokens, documents["validation"])
         return {"eval_word_perplexity": mine["eval_word_perplexity"], "baselines": found}

@@ -65,7 +65,7 @@ def test_every_command_is_accepted(command, tmp_path, monkeypatch):
     for name in made:  # what an earlier command of the document makes
         Path(name).mkdir(parents=True)
         (Path(name) / "config.json").write_text('{"model_type": "hft_gpt"}')
-    for name in ("DATA", "data.txt", "corpus.txt"):
+    for name in ("DATA", "data.txt", "corpus.txt", "glove.6B.300d.txt"):
         Path(name).write_text("text")
     for name in made:
         if f"--output_dir {name}" in command:

@@ -138,6 +138,15 @@ def test_a_min_count_that_says_nothing_is_refused(tmp_path, source, why):
         load_tokenizer(arguments, ["low lower"] * 3, min_count=2)
 
 
+def test_a_min_count_that_leaves_no_words_is_refused_by_its_name():
+    arguments = new()
+    arguments.tokenizer = "word"
+    with pytest.raises(
+        DataError, match="^min_count 9 leaves none of the 2 .* 6 times, and min_count 3 would keep 2 words"
+    ):
+        load_tokenizer(arguments, ["low low lower"] * 3, min_count=9)
+
+
 def test_f56_offline_is_said_in_one_line():
     with pytest.raises(HubError, match="could not load nobody/nothing from the Hub: HF_HUB_OFFLINE=1"):
         load_model(AutoModelForCausalLM, old("nobody/nothing"))

@@ -18,7 +18,14 @@ from typing import Literal
 from hftoolkit.arguments.model_config import architectures
 from hftoolkit.arguments.parsing import parse_arguments
 
-__all__ = ["AdaptationArguments", "DataArguments", "ExampleArguments", "ModelArguments", "parse_arguments"]
+__all__ = [
+    "AdaptationArguments",
+    "DataArguments",
+    "EmbeddingArguments",
+    "ExampleArguments",
+    "ModelArguments",
+    "parse_arguments",
+]
 
 
 @dataclass
@@ -146,3 +153,17 @@ class AdaptationArguments:
         default=1.0,
         metadata={"help": "each layer's learning rate is this times that of the layer above", "above": 0, "max": 1},
     )
+
+
+@dataclass
+class EmbeddingArguments:
+    """Which word vectors a model starts from; the arguments of a recipe's task inherit these."""
+
+    embeddings: str | None = field(
+        default=None,
+        metadata={
+            "help": "word vectors to start from: word2vec's format, GloVe's, or a run's folder",
+            "must_exist": True,
+        },
+    )
+    freeze_embeddings: bool = field(default=False, metadata={"help": "leave them as they are"})

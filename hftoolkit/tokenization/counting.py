@@ -65,10 +65,31 @@ def count_words(documents: Iterable[str], normalizer, pre_tokenizer) -> Counter:
     return counts
 
 
-def frequent_characters(word_counts: Mapping[str, int], min_frequency: int) -> list[str]:
-    """The characters of the words that occur often enough, in the order of their code points."""
+def count_characters(word_counts: Mapping[str, int]) -> Counter:
+    """How often each character occurs in words that occur so often."""
     counts = Counter()
     for word, number in word_counts.items():
         for character in word:
             counts[character] += number
-    return sorted(character for character, number in counts.items() if number >= min_frequency)
+    return counts
+
+
+def too_few(counts: Counter, minimum: int, kept: int, option: str = "min_frequency", unit: str = "word") -> str:
+    """The message where a minimum leaves fewer than two words or characters: it names one that would not.
+
+    Args:
+        counts: of all of them; kept: how many are left.
+        option: what the minimum is called where the user gives it.
+    """
+    number = len(counts)
+    if number < 2:
+        return (
+            f"the corpus has {number or 'no'} distinct {unit}{'s' if number != 1 else ''}, and at least two are needed"
+        )
+    second = counts.most_common(2)[1][1]
+    half = sorted(counts.values(), reverse=True)[min(number, 100) - 1]
+    return (
+        f"{option} {minimum} leaves {kept or 'none'} of the {number:,} distinct {unit}s; the most frequent occurs "
+        f"{max(counts.values()):,} times, and {option} {half} would keep {sum(n >= half for n in counts.values()):,} {unit}s"
+        + (f", {second} at least two" if second != half else "")
+    )

@@ -28,7 +28,7 @@ from transformers import PreTrainedTokenizerFast
 from hftoolkit.errors import DataError
 
 from .chat import CHAT_TEMPLATE, TURN_START
-from .counting import Documents, count_words, frequent_characters
+from .counting import Documents, count_characters, count_words, too_few
 from .pipelines import (
     CONTINUATION,
     END_OF_WORD,
@@ -71,6 +71,14 @@ class _Plan:
                 + ("" if self.kind in ("byte_bpe", "byte") else ", or leave out rare characters with min_frequency")
             )
 
+    def frequent(self, counts: Counter, unit: str) -> list[str]:
+        """The words or characters that are no special tokens and occur often enough; a minimum must leave two."""
+        least = self.min_frequency or 1
+        kept = [symbol for symbol, number in counts.items() if number >= least and symbol not in self.special]
+        if least > 1 and len(kept) < 2:
+            raise DataError(too_few(counts, least, len(kept), unit=unit))
+        return kept
+
 
 def train_tokenizer(
     kind: str,
@@ -100,8 +108,8 @@ def train_tokenizer(
 
     Raises:
         ValueError: an unknown kind, or an option that does not apply to it.
-        DataError: no text, something that is not text, or a `vocab_size` below what special tokens and characters
-            need.
+        DataError: no text, something that is not text, a `vocab_size` below what special tokens and characters need,
+            or a `min_frequency` above 1 that leaves fewer than two words or characters, with one that would not.
     """
     check_kind(kind)
     if num_sentinels is not None and (kind != "unigram" or num_sentinels < 0):
@@ -146,7 +154,7 @@ def _learn_model(plan: _Plan, texts: Iterable[str], progress: bool):
     if plan.kind == "word":
         plan.check_room(1, "word")
         return make_model("word", _numbered([*plan.special, *_frequent_words(plan, counts)]))
-    alphabet = frequent_characters(counts, plan.min_frequency or 1)
+    alphabet = sorted(plan.frequent(count_characters(counts), "character"))
     if plan.kind == "character":
         plan.check_room(len(alphabet), "characters")
         return make_model("character", _numbered([*plan.special, *alphabet]))
@@ -166,7 +174,7 @@ def byte_symbols() -> list[str]:
 
 
 def _frequent_words(plan: _Plan, counts: Counter) -> list[str]:
-    words = [word for word, n in counts.items() if n >= (plan.min_frequency or 1) and word not in plan.special]
+    words = plan.frequent(counts, "word")
     return sorted(words, key=lambda word: (-counts[word], word))[: plan.vocab_size - len(plan.special)]
 
 

@@ -7,11 +7,21 @@ gradient descent step"; s = 3.
 import torch
 from transformers import TrainerCallback
 
+from hftoolkit.errors import DataError
+
 
 class MaxNorm(TrainerCallback):
-    """Shortens the rows of `model.score.weight` (C, D) to at most `limit`; shorter ones stay as they are."""
+    """Shortens the rows of `model.score.weight` (C, D) to at most `limit`; shorter ones stay as they are.
 
-    def __init__(self, limit):
+    Raises:
+        DataError: the model has no such layer (a bag of words).
+    """
+
+    def __init__(self, model, limit):
+        if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+            raise DataError(
+                f"max_norm is {limit:g}, but {type(model).__name__} has no layer 'score' to limit: leave out max_norm"
+            )
         self.limit = limit
 
     @torch.no_grad()

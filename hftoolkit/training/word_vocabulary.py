@@ -1,11 +1,10 @@
 """The words of a corpus: a word-level tokenizer of those frequent enough, and the parts that no window may leave."""
 
-from collections import Counter
-
 from hftoolkit.data.sentences import split_lines, split_sentences
 from hftoolkit.errors import DataError
-from hftoolkit.tokenization.counting import Documents, count_words, parts_of
+from hftoolkit.tokenization.counting import Documents, count_words, parts_of, too_few
 from hftoolkit.tokenization.pipelines import (
+    KINDS,
     SPECIAL_TOKENS,
     assemble,
     make_model,
@@ -14,6 +13,28 @@ from hftoolkit.tokenization.pipelines import (
 )
 
 CONTEXTS = {"sentence": split_sentences, "line": split_lines, "document": lambda text: [text]}
+
+
+def counts_words(tokenizer, model):
+    """Whether a run counts its own words: neither a tokenizer nor a model to start from is named, which have theirs.
+
+    Args:
+        tokenizer: a folder, a Hub id, the kind "word", which is what is made here, or None.
+        model: a folder, a Hub id, or None.
+
+    Raises:
+        DataError: another kind of tokenizer, whose pieces are no words; a kind beside a model.
+    """
+    if tokenizer not in KINDS:
+        return tokenizer is None and model is None
+    if model is not None:
+        raise DataError(f"the tokenizer {tokenizer!r} would be new, but {model} has its words: leave out tokenizer")
+    if tokenizer != "word":
+        raise DataError(
+            f"the tokenizer {tokenizer!r} makes pieces, but vectors are those of words, which are counted here (min_count, "
+            "max_words): leave out tokenizer"
+        )
+    return True
 
 
 def make_word_tokenizer(texts, min_count=5, max_words=None, lowercase=True):
@@ -34,23 +55,10 @@ def make_word_tokenizer(texts, min_count=5, max_words=None, lowercase=True):
     special = list(dict.fromkeys(SPECIAL_TOKENS["word"].values()))
     words = [word for word, n in counts.items() if n >= min_count and word not in special]
     if len(words) < 2:
-        raise DataError(_too_few(counts, min_count, len(words)))
+        raise DataError(too_few(counts, min_count, len(words), "min_count"))
     words = sorted(words, key=lambda word: (-counts[word], word))[:max_words]
     vocabulary = {word: number for number, word in enumerate([*special, *words])}
     return assemble("word", make_model("word", vocabulary), lowercase=lowercase)
-
-
-def _too_few(counts: Counter, min_count, kept):
-    number = len(counts)
-    if number < 2:
-        return f"the corpus has {number or 'no'} distinct word{'s' if number != 1 else ''}, and vectors tell at least two apart"
-    second = counts.most_common(2)[1][1]
-    half = sorted(counts.values(), reverse=True)[min(number, 100) - 1]
-    return (
-        f"min_count {min_count} leaves {kept or 'none'} of the {number:,} distinct words; the most frequent occurs "
-        f"{max(counts.values()):,} times, and min_count {half} would keep {sum(n >= half for n in counts.values()):,} words"
-        + (f", {second} at least two" if second != half else "")
-    )
 
 
 class ContextParts:

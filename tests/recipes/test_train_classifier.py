@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from hftoolkit.errors import CheckpointError, DataError, RunInterruptedError
-from hftoolkit.recipes import train_classifier
+from hftoolkit.recipes import finetune_tagging, train_classifier, train_recurrent_lm, train_translation
 
 QUICK = {"builtin_examples": 400, "max_steps": 40, "eval_steps": 40, "save_steps": 20, "use_cpu": True}
 SHORT = {"builtin_examples": 200, "max_steps": 4, "eval_steps": 4, "save_steps": 2, "use_cpu": True}
@@ -152,6 +152,21 @@ def test_refuses_vectors_that_do_not_fit(config, options, message, tmp_path, vec
     with pytest.raises((DataError, CheckpointError), match=message):
         run(config, tmp_path / "run", **SHORT, embeddings=vectors, **options)
     assert not (tmp_path / "run/seed-0/checkpoint-2").exists()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "config"),
+    [
+        (train_classifier, "dan/tiny"),
+        (train_recurrent_lm, "nnlm/lm_tiny"),
+        (finetune_tagging, "rnn/tagging_tiny"),
+        (train_translation, "seq2seq/tiny"),
+    ],
+)
+def test_a_file_of_vectors_that_is_not_there_is_said_before_anything_is_read(recipe, config, capsys):
+    with pytest.raises(SystemExit) as stop:
+        recipe.parse(["--config", config, "--embeddings", "none.txt"])
+    assert stop.value.code == 2 and "'embeddings': there is no 'none.txt'" in capsys.readouterr().err
 
 
 def test_refuses_frozen_vectors_that_are_not_there(tmp_path):

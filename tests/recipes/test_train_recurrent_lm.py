@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 
@@ -69,6 +70,16 @@ def test_interrupted_and_resumed_is_uninterrupted(finished, tmp_path, monkeypatc
     assert (tmp_path / "again/checkpoint-20/carried_state.safetensors").is_file()
     assert run(train_recurrent_lm, *arguments) == results
     assert (tmp_path / "again/model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+
+
+def test_a_run_that_stopped_behind_its_last_step_is_finished(finished, tmp_path):
+    """Its evaluation stands in the checkpoint, and none is made again."""
+    folder, results = finished
+    shutil.copytree(folder, tmp_path / "again")
+    record = json.loads((folder / "run.json").read_text())
+    (tmp_path / "again/run.json").write_text(json.dumps(record | {"status": "running"}))
+    arguments = ["--config", "rnn/lm_tiny", "--output_dir", tmp_path / "again", *QUICK]
+    assert run(train_recurrent_lm, *arguments) == results
 
 
 def test_the_feed_forward_model_learns_from_word_vectors_too(tmp_path):

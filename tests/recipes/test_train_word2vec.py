@@ -112,7 +112,7 @@ def test_vectors_to_start_from(tmp_path, finished):
 
 def test_what_cannot_be_learned_is_refused_before_training(tmp_path):
     (tmp_path / "one.txt").write_text("again again again\n")
-    with pytest.raises(DataError, match="the corpus has 1 distinct word, and vectors tell at least two apart"):
+    with pytest.raises(DataError, match="the corpus has 1 distinct word, and at least two are needed"):
         run(tmp_path / "a", dataset=tmp_path / "one.txt", use_cpu="true")
     (tmp_path / "few.txt").write_text("one two two three three three\n")
     with pytest.raises(

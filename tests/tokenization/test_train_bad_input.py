@@ -82,6 +82,28 @@ def test_impossible_options_are_refused_before_reading(kind, options, message):
         train_tokenizer(kind, never(), 100, **options)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        (
+            "word",
+            {"min_frequency": 9},
+            "min_frequency 9 leaves none of the 3 distinct words; .* 3 times, .* 1 would keep 3",
+        ),
+        ("word", {"min_frequency": 3}, "min_frequency 3 leaves 1 of the 3 .* would keep 3 words, 2 at least two"),
+        *(
+            (kind, {"min_frequency": 5}, "min_frequency 5 leaves (none of the 3|1 of the 4) distinct characters")
+            for kind in ("character", "unigram", "wordpiece", "gpt1_bpe")
+        ),
+    ],
+)
+def test_a_minimum_that_leaves_no_vocabulary_is_refused(kind, options, message):
+    texts = ["a b b c c c"] if kind != "character" else ["abbccc"]
+    with pytest.raises(DataError, match=message):
+        train(kind, texts, 300, **options)
+    assert len(train(kind, texts, 300, min_frequency=2)) > 2
+
+
 def test_special_tokens_in_the_text_teach_nothing():
     """A text full of special tokens gives no second token of the same name."""
     for kind in KINDS:
