@@ -1,15 +1,15 @@
 """One PPO step (rollout, scoring, 4 epochs of updates) against the PPOTrainer that TRL removed after 1.12.0.
 
     pip install --target trl112 --no-deps trl==1.12.0
-    python benchmarks/ppo_step.py --trl trl112            # about 12 minutes on one core
+    python benchmarks/ppo_step.py --trl trl112            # about 15 minutes on one core
     python benchmarks/ppo_step.py --trl trl112 --quick
 
 Both sides train copies of the same GPT-2 (4 layers of 256, vocabulary 5,000), with a value model, a reward model and a
 reference as large, on 32 prompts a step in one minibatch, 48 new tokens, fp32 (TRL's bf16 does nothing under
 transformers 5). "full": prompts of 32 tokens, answers of 48. "ragged": prompts of 8 to 32 tokens, answers that end.
 Sides take turns; the figure is the median of the ratios of their CPU seconds. Further rows: ours with bfloat16, with the
-value head on the policy's trunk, and with both, against the same TRL. Memory is the peak above the models, each side in a
-process of its own.
+value head on the policy's trunk, and with both, against the same TRL; and each of these with the same weights in our GPT
+("gpt"). Memory is the peak above the models, each side in a process of its own.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import warnings
 import torch
 
 KINDS = ("full", "ragged")
-OURS = ("fp32", "bf16", "shared", "shared_bf16")
+OURS = ("fp32", "bf16", "shared", "shared_bf16", "gpt", "gpt_bf16", "gpt_shared", "gpt_shared_bf16")
 PARTS = 4  # micro-batches of our minibatch: the losses are the same, and rows of like length lie together
 PROMPTS, PROMPT, LENGTH, V, EOS, PAD = 32, 32, 48, 5000, 1, 0
 
@@ -95,11 +95,14 @@ def make_ours(kind, folder, variant):
     """A function that makes one step with ours."""
     from datasets import Dataset
 
+    from hftoolkit.convert import from_stock
     from hftoolkit.rl.config import PPOConfig
     from hftoolkit.rl.ppo_trainer import PPOTrainer
     from hftoolkit.rl.reward_model import RewardModel
 
     policy, value, reward = make_models(kind)
+    if variant.startswith("gpt"):
+        policy, value, reward = (from_stock(model).eval() for model in (policy, value, reward))
     tokenizer = make_tokenizer()
     args = PPOConfig(
         **common(folder, bf16=variant.endswith("bf16"), rollout_batch_size=PROMPTS, total_episodes=PROMPTS)
@@ -112,7 +115,7 @@ def make_ours(kind, folder, variant):
         return scores(prompts, [f" {text}" for text in completions])
 
     data = Dataset.from_dict({"input_ids": make_prompts(kind, PROMPTS)})
-    value = None if variant.startswith("shared") else value
+    value = None if "shared" in variant else value
     return PPOTrainer(policy, args, score, data, tokenizer, value_model=value, ref_model=copy.deepcopy(policy)).train
 
 

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+SHORT = 200  # keys below which a CPU's backward is faster in float32 than in bfloat16
+
 
 def eager_attention(module, query, key, value, attention_mask, scaling, dropout=0.0, **kwargs):
     """Equation 1 as it is written; the one implementation that also returns the weights.
@@ -31,6 +33,31 @@ def eager_attention(module, query, key, value, attention_mask, scaling, dropout=
     return output.transpose(1, 2).contiguous(), weights
 
 
+def fused_attention(query, key, value, attn_mask=None, **options):
+    """torch's fused kernel, in float32 where that of bfloat16 is slow.
+
+    On a CPU the backward of short rows in bfloat16 takes up to four times as long as in float32 (benchmarks/LOG.md), and
+    rounds more.
+
+    Args:
+        query: (n, H, T, D); key and value (n, H, S, D).
+        attn_mask: added to the scores, or True where a key may be read.
+        options: those of scaled_dot_product_attention.
+
+    Returns:
+        (n, H, T, D) of the query's dtype.
+    """
+    attend = nn.functional.scaled_dot_product_attention
+    short = query.device.type == "cpu" and query.dtype == torch.bfloat16 and key.shape[-2] < SHORT
+    if not (short and torch.is_grad_enabled() and any(part.requires_grad for part in (query, key, value))):
+        return attend(query, key, value, attn_mask=attn_mask, **options)
+    if attn_mask is not None and attn_mask.dtype != torch.bool:
+        attn_mask = attn_mask.float()
+    with torch.autocast("cpu", enabled=False):  # which would make bfloat16 of it again
+        out = attend(query.float(), key.float(), value.float(), attn_mask=attn_mask, **options)
+    return out.to(query.dtype)
+
+
 def packed_attention(query, key, value, groups, *, scaling, is_causal, dropout=0.0):
     """Attention inside each document of one flat row: no padding, no mask, no look across a boundary.
 
@@ -48,9 +75,7 @@ def packed_attention(query, key, value, groups, *, scaling, is_causal, dropout=0
     outputs = []
     for (n, L), *parts in zip(groups, *(t.split(sizes, dim=2) for t in (query, key, value)), strict=True):
         q, k, v = (part[0].unflatten(1, (n, L)).transpose(0, 1) for part in parts)  # (n, H, L, D)
-        out = nn.functional.scaled_dot_product_attention(
-            q, k, v, dropout_p=dropout, scale=scaling, is_causal=is_causal
-        )
+        out = fused_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=is_causal)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * L, H, D)
     return torch.cat(outputs).unsqueeze(0)
 

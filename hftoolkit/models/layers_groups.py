@@ -8,6 +8,8 @@ import math
 import torch
 from torch import nn
 
+from .layers_attention import fused_attention
+
 CHUNK_SCORES = 2**20  # scores computed at a time in backward: 4 MiB in float32
 
 
@@ -123,7 +125,6 @@ def grouped_attention(query, key, value, groups, dropout=0.0, scaling=1.0):
         if mask is not None and mask.requires_grad and scaling == 1 and not dropout and q.device.type == "cpu":
             out = _BiasedAttention.apply(q, k, v, mask)
         else:
-            options = dict(attn_mask=mask, dropout_p=dropout, scale=scaling)
-            out = nn.functional.scaled_dot_product_attention(q, k, v, **options)
+            out = fused_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * T, H, D)
     return torch.cat(outputs).unsqueeze(0)

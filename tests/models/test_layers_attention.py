@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hftoolkit.models.layers_attention import eager_attention
+from hftoolkit.models import layers_attention
+from hftoolkit.models.layers_attention import eager_attention, fused_attention
 
 SCALING = 8**-0.5
 MODULE = SimpleNamespace(training=False)
@@ -63,3 +64,44 @@ def test_the_softmax_is_asked_for_in_float32():
     with Softmaxes() as seen:
         eager_attention(MODULE, *inputs(torch.bfloat16), None, scaling=SCALING)
     assert seen.dtypes == [torch.float32]
+
+
+class Kernels(TorchDispatchMode):
+    """The number formats of the queries that a fused kernel was given."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if "scaled_dot_product" in func.name() and "backward" not in func.name():
+            self.dtypes = [*getattr(self, "dtypes", []), args[0].dtype]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize(
+    ("keys", "dtype", "trained", "wanted"),
+    [
+        (50, torch.bfloat16, True, torch.float32),
+        (50, torch.bfloat16, False, torch.bfloat16),  # forward alone is faster as it is
+        (layers_attention.SHORT, torch.bfloat16, True, torch.bfloat16),
+        (50, torch.float32, True, torch.float32),
+    ],
+)
+def test_short_rows_in_bfloat16_are_trained_in_float32_on_a_cpu(keys, dtype, trained, wanted, autocast):
+    parts = [part.requires_grad_(trained) for part in inputs(dtype, keys)]
+    with Kernels() as seen, torch.autocast("cpu", torch.bfloat16, enabled=autocast and dtype == torch.bfloat16):
+        output = fused_attention(*parts, scale=SCALING)
+    assert seen.dtypes == [wanted] and output.dtype == dtype
+
+
+@pytest.mark.parametrize("mask", [None, "bias", "allowed"])
+def test_and_their_gradients_are_those_of_float32_rounded_once(mask):
+    query, key, value = (part.requires_grad_() for part in inputs(torch.bfloat16, 50))
+    given = torch.linspace(-3, 3, 50).bfloat16().expand(1, 2, 5, 50) if mask == "bias" else None
+    given = torch.arange(50).expand(1, 1, 5, 50) < 40 if mask == "allowed" else given
+    output = fused_attention(query, key, value, attn_mask=given, scale=SCALING)
+    exact = [part.detach().float().requires_grad_() for part in (query, key, value)]
+    bias = given.float() if mask == "bias" else given
+    expected = torch.nn.functional.scaled_dot_product_attention(*exact, attn_mask=bias, scale=SCALING)
+    assert torch.equal(output, expected.bfloat16())
+    found = torch.autograd.grad(output, (query, key, value), torch.ones_like(output))
+    for mine, right in zip(found, torch.autograd.grad(expected, exact, torch.ones_like(expected)), strict=True):
+        assert torch.equal(mine, right.bfloat16())
