@@ -1,6 +1,6 @@
 """Files of word vectors: word2vec's text and binary format, GloVe's text, and folders of our own models.
 
-word2vec text    "71291 200", then a line per word: the word and its numbers, with single spaces between
+word2vec text    "71291 200", then a line per word: the word and its numbers, with blanks or tabs between
 word2vec binary  the same first line, then for each word its name, a space, and float32 numbers, little endian
 GloVe            the text format without its first line
 folder           a HftWord2Vec model with its tokenizer, as save_pretrained writes it
@@ -13,6 +13,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import zlib
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from .opening import opened
 
 INPUT_MATRIX = "model.embed_tokens.weight"  # of a saved HftWord2VecForMaskedLM; of a bare model without "model."
 WHITE_SPACE = frozenset(" \t\n\r\v\f")
-MOST_DIMENSIONS = 100_000  # more than that is no header
+SEPARATOR = re.compile(r"[ \t]+")  # no other white space: GloVe's files have words with U+00A0 in them
+MOST_DIMENSIONS = 100_000
 
 
 def read_vectors(path):
@@ -87,24 +89,38 @@ def write_word2vec(path, words, matrix, binary=False):
         raise MachineError(f"{path} cannot be written: {error}") from error
 
 
-def _header(line):
+def _header(path, line):
     """(rows, numbers in a row) of a first line, or None."""
     parts = line.split()
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
         return None
     rows, size = map(int, parts)
-    return (rows, size) if 0 < size <= MOST_DIMENSIONS else None
+    if size > MOST_DIMENSIONS:
+        raise DataError(
+            f"{path}:1: the first line says {size:,} numbers for each word, and {MOST_DIMENSIONS:,} is the most"
+        )
+    return (rows, size) if size > 0 else None
 
 
 def _is_binary(path):
-    """Whether numbers follow the first word as bytes: such a file has a header, and no row of text behind it."""
+    """Whether numbers follow the first word as bytes: such a file has a header, and no row of text behind it.
+
+    Words of any script may follow in a text, so that only the row of the first word is looked at.
+    """
     with _bytes_of(path) as file:
         header, rest = file.readline(200), file.read(1 << 16)
-    found = _header(header.decode("latin-1"))
+    found = _header(path, header.decode("latin-1"))
     if found is None:
         return False
-    word, _, numbers = rest.lstrip(b"\n").partition(b" ")
-    return any(byte < 9 or 14 <= byte < 32 or byte > 126 for byte in numbers[: 4 * found[1]])
+    row = rest.lstrip(b"\n").partition(b"\n")[0].decode("latin-1").rstrip("\r \t")
+    fields = SEPARATOR.split(row)
+    if len(fields) > found[1] and all(map(_is_number, fields[-found[1] :])):
+        return False
+    if any(byte < 9 or 14 <= byte < 32 or byte > 126 for byte in row.partition(" ")[2].encode("latin-1")):
+        return True
+    return any(
+        byte < 9 or 14 <= byte < 32 for byte in rest
+    )  # numbers that begin like text; text has no such characters
 
 
 def _text_rows(path):
@@ -112,13 +128,13 @@ def _text_rows(path):
     with opened(path) as lines:
         size, promised, number, count = None, None, 0, 0
         for number, line in enumerate(lines, start=1):
-            line = line.rstrip("\r\n ")
-            if number == 1 and (header := _header(line)) is not None:
+            line = line.rstrip("\r\n \t")
+            if number == 1 and (header := _header(path, line)) is not None:
                 promised, size = header
                 continue
             if not line and number > 1:
                 raise DataError(f"{path}:{number}: an empty line among word vectors")
-            fields = line.split(" ")
+            fields = line.split(" ") if "\t" not in line and "  " not in line else SEPARATOR.split(line)
             size = len(fields) - 1 if size is None else size
             yield _row(path, number, fields, size)
             count += 1
@@ -132,8 +148,11 @@ def _text_rows(path):
 def _row(path, number, fields, size):
     """Word and vector of a row; a word may have spaces in it (GloVe's ". . .") if that cannot be misread."""
     place = f"{path}:{number}"
+    if len(fields) < 2:
+        raise DataError(f"{place}: no number follows {fields[0][:30]!r}; blanks or tabs must stand between a word and its "
+                        "numbers, and no other mark")  # fmt: skip
     extra = len(fields) - size
-    if extra > 1 and any(map(_is_number, fields[1:extra])) or extra < 1 or size < 1:
+    if extra > 1 and any(map(_is_number, fields[1:extra])) or extra < 1:
         raise DataError(f"{place}: {len(fields) - 1} numbers, where {size} are expected; the rows are ragged, or the first "
                         "line is wrong")  # fmt: skip
     try:
@@ -156,7 +175,7 @@ def _is_number(text):
 
 def _binary_rows(path):
     with _bytes_of(path) as file:
-        count, size = _header(file.readline(200).decode("latin-1"))
+        count, size = _header(path, file.readline(200).decode("latin-1"))
         for number in range(1, count + 1):
             word = bytearray()
             while (byte := file.read(1)) not in (b" ", b""):

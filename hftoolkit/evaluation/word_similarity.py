@@ -6,7 +6,6 @@ Formats: two words and a number, with tabs, commas or spaces between, with or wi
 table; MEN's lemmas ("sun-n sunlight-n 50").
 """
 
-import csv
 import re
 from pathlib import Path
 
@@ -29,18 +28,18 @@ def read_pairs(path):
     path, pairs, column = Path(path), [], 2
     if not path.is_file():
         raise DataError(f"{path}: there is no such file of word pairs")
-    with opened(path, newline="") as text:
+    with opened(path) as text:
         lines = list(text)
-    delimiter = next((mark for mark in "\t," if lines and mark in lines[0]), " ")
-    for number, fields in enumerate(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE), start=1):
-        fields = [field.strip() for field in fields]
-        if not any(fields) or fields[0].startswith("#"):
-            continue
-        if number == 1 and len(fields) > 2 and not _is_number(fields[2]) or number == 1 and set(SCORES) & set(fields):
+    rows = [(number, line.strip("\r\n")) for number, line in enumerate(lines, start=1)]
+    rows = [(number, line) for number, line in rows if line.strip(" \t,") and not line.lstrip().startswith("#")]
+    delimiter = next((mark for mark in "\t," if rows and mark in rows[0][1]), None)  # None: runs of blanks
+    for place, (number, line) in enumerate(rows):
+        fields = [field.strip() for field in line.split(delimiter)]
+        if place == 0 and (set(SCORES) & set(fields) or len(fields) > 2 and not _is_number(fields[2])):
             column = next((fields.index(name) for name in SCORES if name in fields), 2)
             continue
         if len(fields) <= column or not _is_number(fields[column]) or not fields[0] or not fields[1]:
-            raise DataError(f"{path}:{number}: expected two words and a number, got {delimiter.join(fields)[:60]!r}")
+            raise DataError(f"{path}:{number}: expected two words and a number, got {line.strip()[:60]!r}")
         pairs.append((*map(_lemma, fields[:2]), float(fields[column])))
     if not pairs:
         raise DataError(f"{path} holds no pair of words")

@@ -47,6 +47,33 @@ def test_a_word_with_spaces_is_read_where_it_cannot_be_misread(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "3 4\na 1 0 0 0\né 0 1 0 0\nb 0 0 1 0\n",
+        "3 4\né é 1 0 0 0\né 0 1 0 0\nb 0 0 1 0\n",
+        "3 4\na  1 0 0   0\né\t0\t1\t0\t0\nb \t0 0 1 0 \t\n",
+        "3\t4\r\na\t1\t0\t0\t0\r\né\t0\t1\t0\t0\r\nb\t0\t0\t1\t0\r\n",
+        "a  1 0 0 0\né 0 1 0 0\nb 0 0 1 0\n",
+    ],
+)
+def test_text_of_any_script_and_any_blanks(tmp_path, content):
+    """Words of other scripts make no binary file, and several blanks or tabs are one separator."""
+    (tmp_path / "a").write_text(content, newline="")
+    words, matrix = read_vectors(tmp_path / "a")
+    assert words == ["é é" if "é é" in content else "a", "é", "b"]
+    assert np.array_equal(matrix, np.eye(4, dtype=np.float32)[:3])
+
+
+def test_binary_numbers_that_hold_a_line_feed(tmp_path):
+    """Text is looked for up to the first line feed, which may be a byte of a number: at its beginning, or behind text."""
+    for first in (b"\x0a\x00\x80\x3f", b"1.\x0a\x40"):
+        numbers = first + np.array([0.126], "<f4").tobytes()
+        (tmp_path / "a").write_bytes(b"2 2\nking " + numbers + b"queen " + np.array([0.64, 0.105], "<f4").tobytes())
+        words, matrix = read_vectors(tmp_path / "a")
+        assert words == ["king", "queen"] and matrix[0].tobytes() == numbers
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"a 1 2 3\nb 1 2\n", ":2: 2 numbers, where 3 are expected; the rows are ragged"),
@@ -57,6 +84,10 @@ def test_a_word_with_spaces_is_read_where_it_cannot_be_misread(tmp_path):
         (b"a 1 2\nb 1 x\n", ":2: 'x' is not a number"),
         (b"a 1 2\nb 1 nan\n", ":2: a number is not finite"),
         (b"a 1 2\n\nb 1 2\n", ":2: an empty line"),
+        (b"2 3\na 1 x 0\n\xc3\xa9 1 2 3\n", ":2: 'x' is not a number"),
+        (b"a,1,2\nb,1,2\n", ":1: no number follows 'a,1,2'; blanks or tabs must stand between"),
+        (b"2 100001\na 1 2\nb 1 2\n", ":1: the first line says 100,001 numbers for each word, and 100,000 is the most"),
+        ("² ³\na 1\n".encode(), ":1: '³' is not a number"),
         (b"2 2\n", "holds no word vectors"),
         (b"", "holds no word vectors"),
         (GENSIM_BINARY[:-3], "promises 2 words of 2 numbers, but the file ends in word 2"),
