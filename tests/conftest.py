@@ -1,7 +1,10 @@
 """What every test needs before the heavy packages are imported: one thread, no network, a cache of its own."""
 
+import contextlib
+import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -44,3 +47,33 @@ def real_data():
     if not REAL_DATA.is_dir():
         pytest.skip(f"the real data are not there: no folder {REAL_DATA}")
     return REAL_DATA
+
+
+class Process:
+    """Code that runs in a process of its own."""
+
+    def __init__(self, context, code):
+        self.started = context.Process(target=exec, args=(code, {}))
+        self.started.start()
+
+    def send(self, number):
+        os.kill(self.started.pid, number)
+
+    def kill(self):
+        """Kill it, unless it has ended and is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            self.send(signal.SIGKILL)
+
+    def code(self, seconds=120):
+        """Its exit code, once it has ended."""
+        self.started.join(seconds)
+        assert self.started.exitcode is not None, "the process did not end"
+        return self.started.exitcode
+
+
+@pytest.fixture(scope="session")
+def forked():
+    """`forked(code)` runs code in a process forked from one that has imported everything already, and returns at once."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["torch", "transformers.trainer", "hftoolkit.run", "matplotlib.figure"])
+    return lambda code: Process(context, code)

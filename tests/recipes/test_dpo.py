@@ -145,7 +145,7 @@ def test_the_evaluation_does_not_depend_on_the_batches(built, finished):
     assert len(whole) == 4 and found[0]["eval_rewards/chosen"] != 0
 
 
-@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize("adaptation", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_with_the_same_weights_and_reports(tmp_path, monkeypatch, polite, adaptation):
     options = FEW | dict(dataset=polite, adaptation=adaptation, save_strategy="steps", learning_rate=1e-3)
     run(tmp_path / "unbroken", **options)

@@ -128,7 +128,7 @@ def history(folder):
     return [{k: v for k, v in entry.items() if not k.endswith(timed)} for entry in state["log_history"]]
 
 
-@pytest.mark.parametrize("adaptation", ["full", "lora"])
+@pytest.mark.parametrize("adaptation", ["full", pytest.param("lora", marks=pytest.mark.slow)])
 def test_an_interrupted_run_ends_with_the_same_weights_and_reports(tmp_path, monkeypatch, adaptation):
     """Stopped in the second pass over the prompts, between two updates of one rollout; without that rollout it differs."""
     options = FEW | dict(max_steps=12, eval_steps=3, save_steps=3, num_iterations=2, adaptation=adaptation)

@@ -1,10 +1,7 @@
 """PPO in two processes, by DDP and by FSDP2, equals PPO in one with the same global batch."""
 
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,33 +13,40 @@ from safetensors.torch import load_file
 from hftoolkit.rl.sharding import require_sharding_that_works
 
 SCRIPT = Path(__file__).with_name("ppo_process.py")
+RUN = """
+import os, runpy, sys
+os.environ.update({variables})
+os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+os.dup2(os.open({errors!r}, os.O_WRONLY | os.O_CREAT), 2)
+sys.argv = {words}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
-def start(folder, options, ranks):
-    """Run the script once, or as the ranks of one run; what each left."""
-    folder.mkdir()
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(len(ranks))}
-    command = [sys.executable, str(SCRIPT), str(folder), json.dumps(options)]
-    running = [
-        subprocess.Popen(
-            command,
-            env=os.environ | (place | {"RANK": rank, "LOCAL_RANK": rank} if len(ranks) > 1 else {}),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ranks
-    ]
-    for process in running:
-        _, errors = process.communicate(timeout=300)
-        assert process.returncode == 0, errors[-3000:] or "failed"
-    return [torch.load(folder / f"{rank}.pt") for rank in (ranks if len(ranks) > 1 else ["alone"])]
+@pytest.fixture
+def start(forked):
+    """`start(folder, options, ranks)` runs the script once, or as the ranks of one run; what each left."""
+
+    def run(folder, options, ranks):
+        folder.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(len(ranks))}
+        running = []
+        for rank in ranks:
+            words = [str(SCRIPT), str(folder), json.dumps(options)]
+            variables = place | {"RANK": rank, "LOCAL_RANK": rank} if len(ranks) > 1 else {}
+            running.append(forked(RUN.format(variables=variables, errors=str(folder / f"{rank}.err"), words=words)))
+        for rank, process in zip(ranks, running, strict=True):
+            assert process.code(300) == 0, (folder / f"{rank}.err").read_text()[-3000:] or "failed"
+        return [torch.load(folder / f"{rank}.pt") for rank in (ranks if len(ranks) > 1 else ["alone"])]
+
+    return run
 
 
 @pytest.mark.parametrize("lora", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_two_processes_equal_one(tmp_path, lora):
+def test_two_processes_equal_one(start, tmp_path, lora):
     """Sampling, whitening, the divisor of the losses, accumulation, pretraining text, evaluation and checkpoints."""
     options = {"learning_rate": 1e-3, "lora": lora, "rollout_forward_batch_size": 4}
     options |= {"gradient_accumulation_steps": 2, "save_strategy": "steps", "save_steps": 2}
@@ -70,7 +74,7 @@ SHARDED = {"fsdp": True, "per_device_train_batch_size": 1}
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["shared", "separate", "lora"])
-def test_shared_out_weights_train_as_whole_ones(tmp_path, kind):
+def test_shared_out_weights_train_as_whole_ones(start, tmp_path, kind):
     """FSDP2: sampling, scoring, updates, evaluation of policy and reference, and a resumed checkpoint."""
     options = {"learning_rate": 1e-3, "rollout_forward_batch_size": 4, "gradient_accumulation_steps": 2}
     options |= {} if kind == "shared" else {kind: True}
@@ -91,7 +95,7 @@ def test_shared_out_weights_train_as_whole_ones(tmp_path, kind):
 
 
 @pytest.mark.slow
-def test_with_shared_out_weights_in_bfloat16_nothing_has_moved_at_the_first_update(tmp_path):
+def test_with_shared_out_weights_in_bfloat16_nothing_has_moved_at_the_first_update(start, tmp_path):
     """The log-probabilities that sampling noted, the reference's and those of the update are of one precision."""
     found, _ = start(tmp_path / "run", SHARDED | {"bf16": True, "per_device_train_batch_size": 2}, ["0", "1"])
     reports = found["reports"]
@@ -119,7 +123,7 @@ def test_what_would_train_on_other_numbers_is_refused(state, message):
         require_sharding_that_works(trainer)
 
 
-def test_a_reward_that_fails_in_one_process_ends_all(tmp_path):
+def test_a_reward_that_fails_in_one_process_ends_all(start, tmp_path):
     """None waits for the others: both name the reward."""
     with pytest.raises(AssertionError, match="raise_in_the_second raised OSError: no connection"):
         start(tmp_path / "run", {"raise_in_the_second": True, "per_device_train_batch_size": 2}, ["0", "1"])

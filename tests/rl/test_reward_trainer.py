@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -208,24 +205,23 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path):
         assert whole == again
 
 
-def test_two_processes_are_one(tmp_path):
+def test_two_processes_are_one(forked, tmp_path):
     """The same global batch: loss, evaluation and shift; the model inside a distributed wrapper is found."""
     code = (
-        "import sys, json, torch; sys.path.insert(0, {here!r}); torch.set_num_threads(1)\n"
+        "import os, sys, torch; os.environ.update({place}); sys.path.insert(0, {here!r}); torch.set_num_threads(1)\n"
         "import hftoolkit.run, test_reward_trainer as t; hftoolkit.run.plot_curves = lambda *a, **k: None\n"
         "options = dict(centre=0.1, per_device_train_batch_size=4, per_device_eval_batch_size=2)\n"
         "t.run_training(t.tiny({folder!r}, **options))\n"
-    ).format(here=str(Path(__file__).parent), folder=str(tmp_path / "two"))
+    )
     one = tiny(tmp_path / "one", centre=0.1, per_device_train_batch_size=8, per_device_eval_batch_size=3)
     expected = run_training(one)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    place = os.environ | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], env=place | {"RANK": rank, "LOCAL_RANK": rank}) for rank in "01"
-    ]
-    assert [process.wait(200) for process in started] == [0, 0]
+    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    words = {"here": str(Path(__file__).parent), "folder": str(tmp_path / "two")}
+    started = [forked(code.format(place=place | {"RANK": rank, "LOCAL_RANK": rank}, **words)) for rank in "01"]
+    assert [process.code(200) for process in started] == [0, 0]
     found = json.loads((tmp_path / "two/all_results.json").read_text())
     for name in ("train_loss", "eval_loss", "eval_accuracy", "eval_margin"):
         assert found[name] == pytest.approx(expected[name], abs=1e-5), name
