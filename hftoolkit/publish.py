@@ -17,6 +17,7 @@ PUBLISHED = (
     *("config.json", "generation_config.json", "adapter_config.json", "all_results.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
     *("vocab.json", "vocab.txt", "merges.txt", "spiece.model", "chat_template.jinja"),
+    "vocabulary.txt",  # of an ELMo: the words that it predicts
     *("preprocessor_config.json", "processor_config.json", "README.md", "*.png"),
 )
 

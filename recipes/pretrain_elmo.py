@@ -25,8 +25,8 @@ class TaskArguments:
         default=None,
         metadata={"help": "sentences of like length make batches of about so many words; none is any rows", "min": 1},
     )
-    neighbours: str | None = field(
-        default=None, metadata={"help": "words, by commas, whose nearest occurrences in the validation data are shown"}
+    neighbours: list[str] = field(
+        default_factory=list, metadata={"help": "words whose nearest occurrences are shown: red lamp, or red,lamp"}
     )
 
 
@@ -37,7 +37,8 @@ def main(model_args, data_args, task_args, training_args):
     from hftoolkit.data.text import load_documents, source_facts
     from hftoolkit.errors import DataError
     from hftoolkit.evaluation.bilm import bilm_perplexities, counted_baselines
-    from hftoolkit.evaluation.contextual_neighbours import write_neighbours
+    from hftoolkit.evaluation.contextual_neighbours import require_occurrences, write_neighbours
+    from hftoolkit.evaluation.nearest_words import asked_words
     from hftoolkit.loading import load_model, load_tokenizer, require_model_type
     from hftoolkit.run import run_training
     from hftoolkit.tokenization.character_ids import character_tokenizer, words_of
@@ -49,6 +50,8 @@ def main(model_args, data_args, task_args, training_args):
     require_model_type(model_args, "hft_elmo")
     is_new = model_args.tokenizer is None and model_args.model_name_or_path is None
     tokenizer = character_tokenizer() if is_new else load_tokenizer(model_args)
+    start = model_args.model_name_or_path
+    known = None if start is None else bilm.vocabulary_of(start, model_args.revision)
 
     # 2. Data: sentences, the words to predict, and rows with each word's two neighbours.
     documents = load_documents(data_args)
@@ -56,7 +59,9 @@ def main(model_args, data_args, task_args, training_args):
     sentences = {
         split: bilm.split_words(part, lambda text: words_of(tokenizer, text)) for split, part in parts.items()
     }
-    vocabulary = bilm.vocabulary_of(model_args.model_name_or_path, sentences["train"], task_args.num_words)
+    vocabulary = known or bilm.frequent_words(sentences["train"], task_args.num_words)
+    shown = asked_words(task_args.neighbours)
+    require_occurrences(shown, sentences.get("validation"))
     special = {"<S>": tokenizer.bos_token_id, "</S>": tokenizer.eos_token_id}
     rows = {split: bilm.bilm_rows(part, vocabulary, special, task_args.max_words) for split, part in sentences.items()}
     summary = {split: bilm.describe_rows(sentences[split], part, vocabulary) for split, part in rows.items()}
@@ -91,9 +96,8 @@ def main(model_args, data_args, task_args, training_args):
             return {}
         held_out, batch_size = trainer.eval_dataset, training_args.per_device_eval_batch_size
         found = bilm_perplexities(trainer.model, held_out, trainer.data_collator, batch_size)
-        if task_args.neighbours and is_main:
-            words = [word.strip() for word in task_args.neighbours.split(",")]
-            write_neighbours(folder / "neighbours.json", trainer.model, tokenizer, sentences["validation"], words)
+        if shown and is_main:
+            write_neighbours(folder / "neighbours.json", trainer.model, tokenizer, sentences["validation"], shown)
         return found | {"baselines": counted_baselines(rows["train"], rows["validation"], len(vocabulary))}
 
     rows_per_step = trainer.args.train_batch_size * trainer.args.gradient_accumulation_steps * trainer.args.world_size

@@ -13,22 +13,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hftoolkit.arguments import DataArguments, ModelArguments, parse_arguments
-from hftoolkit.errors import one_line_errors
-
-OBJECTIVES = Literal["skipgram", "cbow", "ppmi_svd"]
+from hftoolkit.errors import DataError, one_line_errors
 
 
 @dataclass
 class TaskArguments:
-    objective: OBJECTIVES = field(default="skipgram", metadata={"help": "how vectors are made"})
+    objective: Literal["skipgram", "cbow", "ppmi_svd"] = field(default="skipgram", metadata={"help": "the method"})
     window_size: int = field(default=5, metadata={"help": "words on each side that count as context", "min": 1})
     context: Literal["sentence", "line", "document"] = field(default="line", metadata={"help": "no window leaves it"})
     min_count: int = field(default=5, metadata={"help": "leave out rarer words", "min": 1})
     max_words: int | None = field(default=None, metadata={"help": "keep the most frequent", "min": 2})
     lowercase: bool = field(default=True, metadata={"help": "read all text in small letters"})
-    subsampling: float = field(
-        default=1e-3, metadata={"help": "thins out frequent words; 0: none", "min": 0, "max": 1}
-    )
+    subsampling: float = field(default=1e-3, metadata={"help": "thin out frequent words; 0: no", "min": 0, "max": 1})
     num_negatives: int = field(default=5, metadata={"help": "noise words per pair; 0: full softmax", "min": 0})
     shared_negatives: int = field(default=64, metadata={"help": "noise words that 16 words share", "min": 1})
     noise_exponent: float = field(default=0.75, metadata={"help": "noise is drawn by count to this power", "min": 0})
@@ -43,7 +39,7 @@ class TaskArguments:
     embeddings: str | None = field(default=None, metadata={"help": "vectors to start from", "must_exist": True})
     similarity: list[str] = field(default_factory=list, metadata={"help": "files of judged word pairs"})
     analogies: str | None = field(default=None, metadata={"help": "file as questions-words.txt", "must_exist": True})
-    neighbours: list[str] = field(default_factory=list, metadata={"help": "words whose nearest ones are shown"})
+    neighbours: list[str] = field(default_factory=list, metadata={"help": "show words near: red lamp, or red,lamp"})
     picture: Literal["pca", "tsne"] = field(default="pca", metadata={"help": "how words.png is drawn"})
 
 
@@ -56,23 +52,27 @@ def main(model_args, data_args, task_args, training_args):
     from hftoolkit.data.token_store import tokenize_sentences
     from hftoolkit.data.training_rows import phases_of
     from hftoolkit.evaluation.word_report import WordTests
-    from hftoolkit.evaluation.word_results import finish_words
+    from hftoolkit.evaluation.word_results import finish_words, words_to_show
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import run_training
     from hftoolkit.training.count_vectors import CountVectorTrainer
     from hftoolkit.training.initial_embeddings import InitialEmbeddings
     from hftoolkit.training.word_trainer import RATES, WordVectorTrainer
-    from hftoolkit.training.word_vocabulary import ContextParts, count_ids, make_word_tokenizer
+    from hftoolkit.training.word_vocabulary import ContextParts, count_ids, counts_words, make_word_tokenizer
 
     # 1. Tokenizer: the words that are frequent enough.
+    if task_args.objective == "ppmi_svd" and task_args.embeddings:
+        raise DataError("ppmi_svd makes its vectors from counts alone and goes on from none: leave out embeddings")
+    is_counted = counts_words(model_args.tokenizer, model_args.model_name_or_path)
     categories = word_categories() if data_args.dataset == "builtin" else {}
     tests = WordTests(task_args.similarity, task_args.analogies, categories)
     documents = load_documents(data_args)
-    if model_args.tokenizer or model_args.model_name_or_path:
-        tokenizer = load_tokenizer(model_args)
-    else:
+    if is_counted:
         texts = (row["text"] for row in documents["train"])
         tokenizer = make_word_tokenizer(texts, task_args.min_count, task_args.max_words, task_args.lowercase)
+    else:
+        tokenizer = load_tokenizer(model_args)
+    neighbours = words_to_show(task_args.neighbours, tokenizer)
 
     # 2. Data: the corpus as numbers on the disk, from which rows are read.
     parts, workers = ContextParts(documents["train"], task_args.context), data_args.preprocessing_num_workers
@@ -106,7 +106,7 @@ def main(model_args, data_args, task_args, training_args):
         card="word2vec",
         arguments=(model_args, data_args, task_args),
         data_summary=source_facts(data_args, documents) | {"train": rows.summary() | {"words": len(tokenizer)}},
-        extra_metrics=lambda _: finish_words(trainer, tests, task_args.neighbours, task_args.picture, coverage),
+        extra_metrics=lambda _: finish_words(trainer, tests, neighbours, task_args.picture, coverage),
         tokens_per_step=training_args.train_batch_size * task_args.words_per_row,
     )
 

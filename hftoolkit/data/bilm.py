@@ -14,6 +14,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from hftoolkit.errors import DataError
+from hftoolkit.hub_errors import loading_error
 
 from .sentences import split_sentences
 
@@ -58,12 +59,37 @@ def frequent_words(sentences, size):
     return sorted(counts, key=lambda word: (-counts[word], word))
 
 
-def vocabulary_of(folder, sentences, size):
-    """vocabulary.txt of the folder of a model, one word a line; where there is none, the words of `frequent_words`."""
-    file = Path(folder or "") / FILE
-    if folder is not None and file.is_file():
-        return file.read_text(encoding="utf-8").split("\n")
-    return frequent_words(sentences, size)
+def vocabulary_of(source, revision=None):
+    """The words that a model predicts, from the vocabulary.txt beside it, one word a line.
+
+    Args:
+        source: a folder, or an id on the Hub; revision: branch, tag or commit there.
+
+    Raises:
+        DataError: it has no such file: words counted anew would have other numbers than those it learned.
+        HubError: the Hub cannot be reached.
+    """
+    folder = Path(source).expanduser()
+    file = folder / FILE if folder.is_dir() else _fetched(source, revision)
+    if file is None or not file.is_file():
+        raise DataError(
+            f"{source} has no {FILE}, the words behind the numbers that the model predicts: {FILE} must lie beside it; "
+            "copy it from the folder of the run that made the model"
+        )
+    return file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+
+
+def _fetched(source, revision):
+    """vocabulary.txt of a repository on the Hub; None where it has no such file."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, FILE, revision=revision))
+    except (EntryNotFoundError, OSError, ValueError) as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        raise loading_error(error, source) from error
 
 
 def bilm_rows(sentences, vocabulary, special_ids, max_words=60):

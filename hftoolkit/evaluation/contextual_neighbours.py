@@ -101,6 +101,29 @@ def same_sense_share(occurrences, senses, count=1):
     return float(np.mean(hits)), float(np.mean(chances))
 
 
+def require_occurrences(words, sentences):
+    """Refuse words that would have no occurrence to show.
+
+    Args:
+        sentences: lists of words, of which MAX_SENTENCES are searched; None: there are no validation data.
+
+    Raises:
+        DataError: a word does not occur, with the nearest spellings; words, but no sentences.
+    """
+    if words and sentences is None:
+        raise DataError(
+            f"neighbours of {', '.join(words)} are looked up in the validation data, and there are none: hold some out "
+            "(--validation_fraction 0.05), or leave out neighbours"
+        )
+    searched = (sentences or [])[:MAX_SENTENCES]
+    known = {word for sentence in searched for word in sentence}
+    for word in words:
+        if word not in known:
+            near = ", ".join(map(repr, difflib.get_close_matches(word, sorted(known))))
+            hint = f"; did you mean {near}?" if near else ""
+            raise DataError(f"{word!r} does not occur in the {len(searched)} sentences that are searched{hint}")
+
+
 def contextual_neighbours(model, tokenizer, sentences, words, shown=2, count=3):
     """The nearest occurrences of words in context, and the nearest words without it.
 
@@ -116,16 +139,12 @@ def contextual_neighbours(model, tokenizer, sentences, words, shown=2, count=3):
     Raises:
         DataError: a word does not occur; with the nearest spellings.
     """
+    require_occurrences(words, sentences)
     sentences = sentences[:MAX_SENTENCES]
     top, bottom = (embed_occurrences(model, tokenizer, sentences, layer) for layer in (-1, 0))
-    known = sorted({word for sentence in sentences for word in sentence})
     found = []
     for word in words:
         numbers = top.find(word)
-        if not numbers:
-            near = ", ".join(map(repr, difflib.get_close_matches(word, known)))
-            hint = f"; did you mean {near}?" if near else ""
-            raise DataError(f"{word!r} does not occur in the {len(sentences)} sentences that are searched{hint}")
         contexts = [
             {
                 "sentence": _marked(top, number),

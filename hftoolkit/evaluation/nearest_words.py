@@ -19,6 +19,30 @@ SPELLINGS = 3  # that a message about a missing word names
 SPECIAL = ("<unk>", "<pad>", "<|endoftext|>")  # of our word tokenizer: no words
 
 
+def asked_words(values):
+    """The words of an option, each once: several values, or words with commas between them.
+
+    Example:
+        ["lamp", "red, happy"] -> ["lamp", "red", "happy"]
+    """
+    parts = (part for value in values for part in (value.split(",") if value.strip(", ") else [value]))
+    return list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+
+
+def number_among(word, index):
+    """The number of a word in {word: number}, or else of its lower-case form.
+
+    Raises:
+        DataError: neither is there; with the nearest spellings.
+    """
+    number = index.get(word, index.get(word.lower()))
+    if number is None:
+        near = difflib.get_close_matches(word.lower(), index, SPELLINGS)
+        hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        raise DataError(f"{word!r} is not among the {len(index):,} words{hint}")
+    return number
+
+
 class WordVectors:
     """Words with vectors of length 1; a vector of zeros stays zero and has similarity 0 with everything.
 
@@ -53,12 +77,7 @@ class WordVectors:
         Raises:
             DataError: it has no vector; with the nearest spellings.
         """
-        number = self.find(word)
-        if number is None:
-            near = difflib.get_close_matches(word.lower(), self.words, SPELLINGS)
-            hint = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
-            raise DataError(f"{word!r} is not among the {len(self.words):,} words{hint}")
-        return number
+        return number_among(word, self.index)
 
     def similarity(self, first, second):
         """Cosine of two words.

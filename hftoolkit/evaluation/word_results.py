@@ -3,7 +3,7 @@
 import logging
 
 from hftoolkit.data.embedding_files import write_word2vec
-from hftoolkit.evaluation.nearest_words import WordVectors
+from hftoolkit.evaluation.nearest_words import WordVectors, asked_words, number_among
 from hftoolkit.evaluation.word_report import draw_words, neighbour_lines
 
 logger = logging.getLogger(__name__)
@@ -19,6 +19,19 @@ def word_vectors_of(model, tokenizer):
     words = [word for word, number in sorted(vocabulary.items(), key=lambda item: item[1]) if number not in special]
     matrix = model.get_input_embeddings().weight.detach().float().cpu()
     return words, matrix[[vocabulary[word] for word in words]].numpy()
+
+
+def words_to_show(values, tokenizer):
+    """The words of --neighbours, known to a tokenizer.
+
+    Raises:
+        DataError: one is not among its words; with the nearest spellings.
+    """
+    words, special = asked_words(values), set(tokenizer.all_special_ids)
+    index = {word: number for word, number in tokenizer.get_vocab().items() if number not in special}
+    for word in words:
+        number_among(word, index)
+    return words
 
 
 def finish_words(trainer, tests, neighbours=(), method="pca", coverage=None, show=print):

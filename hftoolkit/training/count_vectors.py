@@ -93,12 +93,21 @@ class CountVectorTrainer(Trainer):
         subsampling: threshold of keep_probabilities; 0 keeps every word.
         weighting, context_smoothing, shift, svd_exponent: see count_pairs, ppmi, factors.
         add_contexts: the word vectors are the sums of both factors ("w + c").
+
+    Raises:
+        DataError: as many numbers in a vector as words that are counted, or more.
     """
 
     def __init__(
         self, model, args, train_dataset, *, counts, subsampling=0.0, weighting="linear", context_smoothing=0.75,
         shift=1.0, svd_exponent=0.0, add_contexts=False, **options,
     ):  # fmt: skip
+        size, known = model.config.hidden_size, np.count_nonzero(counts)
+        if size >= known:
+            raise DataError(
+                f"hidden_size is {size}, but must be below the {known:,} words that are counted: set "
+                "--model_config.hidden_size"
+            )
         options |= {"optimizers": (torch.optim.SGD(model.parameters(), lr=args.learning_rate), None)}  # of no effect
         super().__init__(model, args, train_dataset=train_dataset, **options)
         self.counts, self.weighting, self.add_contexts = counts, weighting, add_contexts

@@ -42,7 +42,8 @@ class InitialEmbeddings:
             The same InitialEmbeddings.
 
         Raises:
-            DataError: the model's vectors are of another size, or it has none (a bag of words).
+            DataError: the model's vectors are of another size, are those of characters (ELMo), or it has none (a bag of
+                words).
         """
         if self.matrix is None:
             if freeze:
@@ -50,6 +51,10 @@ class InitialEmbeddings:
                     "freeze_embeddings is set, but there are no --embeddings: random vectors would stay random"
                 )
             return self
+        if model.config.model_type == "hft_elmo":  # whose input embeddings are those of bytes
+            raise DataError(
+                f"{self.path}: the words of {type(model).__name__} are made of characters: leave out embeddings"
+            )
         weight = model.get_input_embeddings().weight
         named = [name for name in ("embedding_size", "hidden_size") if hasattr(model.config, name)]
         if not named:

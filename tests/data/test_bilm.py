@@ -13,7 +13,7 @@ from hftoolkit.data.bilm import (
     split_words,
     vocabulary_of,
 )
-from hftoolkit.errors import DataError
+from hftoolkit.errors import DataError, HubError
 
 SPECIAL = {"<S>": 256, "</S>": 257}
 VOCABULARY = ["an", "ox", "</S>", "<S>", "<UNK>"]
@@ -91,7 +91,29 @@ def test_batches_hold_sentences_of_like_length():
 
 
 def test_a_model_keeps_its_vocabulary(tmp_path):
-    sentences = [["b", "a"]]
-    assert vocabulary_of(tmp_path, sentences, 9) == vocabulary_of(None, sentences, 9) == frequent_words(sentences, 9)
+    """Words counted anew would have other numbers; a model without its words is refused."""
+    with pytest.raises(DataError, match="has no vocabulary.txt, the words behind the numbers .* must lie beside it"):
+        vocabulary_of(tmp_path)
     (tmp_path / "vocabulary.txt").write_text("x\ny")
-    assert vocabulary_of(tmp_path, sentences, 9) == ["x", "y"]
+    assert vocabulary_of(tmp_path) == ["x", "y"]
+
+
+def test_the_vocabulary_of_a_model_on_the_hub(tmp_path, monkeypatch):
+    """Fetched at the revision of the model; a repository without it is told from a Hub that cannot be reached."""
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with pytest.raises(HubError, match="could not load nobody/elmo from the Hub: HF_HUB_OFFLINE=1"):
+        vocabulary_of("nobody/elmo")
+    (tmp_path / "vocabulary.txt").write_text("x\ny\n")
+    there = {("alice/elmo", "vocabulary.txt", "v2"): str(tmp_path / "vocabulary.txt")}
+
+    def download(repository, name, revision=None):
+        if (repository, name, revision) not in there:
+            raise EntryNotFoundError("404")
+        return there[repository, name, revision]
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert vocabulary_of("alice/elmo", "v2") == ["x", "y"]
+    with pytest.raises(DataError, match="alice/elmo has no vocabulary.txt"):
+        vocabulary_of("alice/elmo")

@@ -6,7 +6,7 @@ import pytest
 from hftoolkit.data.embedding_files import write_word2vec
 from hftoolkit.errors import DataError
 from hftoolkit.evaluation.analogies import read_questions, score_analogies
-from hftoolkit.evaluation.nearest_words import WordVectors
+from hftoolkit.evaluation.nearest_words import WordVectors, asked_words
 from hftoolkit.evaluation.word_report import WordTests, draw_words, same_category
 from hftoolkit.evaluation.word_similarity import rank_correlation, read_pairs
 
@@ -65,6 +65,11 @@ def test_a_missing_word_is_named_with_the_nearest_spellings():
     assert VECTORS.find("KING") == 0 and "xyz" not in VECTORS and VECTORS.similarity("man", "man") == pytest.approx(1)
 
 
+def test_words_are_asked_for_one_by_one_or_with_commas():
+    assert asked_words(["lamp", "red, happy", "lamp", ","]) == ["lamp", "red", "happy", ","]
+    assert asked_words([]) == []
+
+
 def test_a_vector_of_zeros_is_like_nothing():
     vectors = WordVectors(["a", "b"], [[0.0, 0.0], [1.0, 0.0]])
     assert vectors.similarity("a", "b") == 0.0
@@ -83,6 +88,9 @@ def test_vectors_are_read_without_special_tokens(tmp_path):
         "Word 1,Word 2,Human (mean)\nking,queen,9.5\nman,apple,1\n",
         "word1\tword2\tPOS\tSimLex999\nking\tqueen\tN\t9.5\nman\tapple\tN\t1\n",
         "king-n queen-n 9.5\nman-n apple-j 1\n",
+        "# judged by 20 people, from 0 to 10\n\nking\tqueen\t9.5\nman\tapple\t1\n",
+        "\n# a, b\nWord 1,Word 2,Human (mean)\nking,queen,9.5\n,,\nman,apple,1\n",
+        "king  queen   9.5\nman apple  1\n",
     ],
 )
 def test_every_form_of_judged_pairs(tmp_path, content):

@@ -38,6 +38,7 @@ def folder(tmp_path):
         "modeling_x.py": b"x = 1\n",
         "curves.png": b"\x89PNG",
         "all_results.json": b"{}",
+        "vocabulary.txt": b"the\nlamp",
     }
     private = dict.fromkeys(("training_args.bin", "optimizer.pt", "run.json", "log.txt", ".lock", "notes.md"), b"mine")
     private |= {"checkpoint-3/model.safetensors": b"old", "trainer_state.json": b"{}", "runs/events": b"x"}
@@ -56,7 +57,7 @@ def test_publishes_the_allow_list_and_nothing_else(folder, hub, client):
     address = publish_folder(folder, "toy", commit_message="the model")
     repo = hub.repo("alice/toy")
     published = ["README.md", "all_results.json", "config.json", "curves.png", "merges.txt", "model.safetensors"]
-    assert sorted(repo.files()) == [".gitattributes", *published, "modeling_x.py", "tokenizer.json"]
+    assert sorted(repo.files()) == [".gitattributes", *published, "modeling_x.py", "tokenizer.json", "vocabulary.txt"]
     assert address.endswith(f"/alice/toy/commit/{repo.branches['main']}")
     assert repo.log("main")[0]["title"] == "the model" and state(folder) == before
 

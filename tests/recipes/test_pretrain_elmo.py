@@ -106,6 +106,14 @@ def test_tasks_read_it_and_leave_it_as_it_is(finished, tmp_path, recipe, config,
 def test_what_cannot_be_is_said_before_long_work(finished, tmp_path):
     with pytest.raises(DataError, match="streaming is set"):
         run(pretrain_elmo, *QUICK, "--output_dir", tmp_path / "x", "--streaming", "true")
+    with pytest.raises(DataError, match="'twoo' does not occur in the .* sentences .*; did you mean 'two'"):
+        run(pretrain_elmo, *QUICK, "--output_dir", tmp_path / "x", "--neighbours", "two, twoo")
+    unseen = ["--eval_strategy", "no", "--validation_fraction", "0", "--neighbours", "two", "lamp"]
+    with pytest.raises(
+        DataError, match="neighbours of two, lamp are looked up in the validation data, and there are none"
+    ):
+        run(pretrain_elmo, *QUICK[:-4], "--output_dir", tmp_path / "x", *unseen)
+    assert not (tmp_path / "x").exists()
     text = tmp_path / "one.txt"
     text.write_text("word word word word word\n\n" * 20)
     with pytest.raises(DataError, match="1 different words"):

@@ -110,6 +110,40 @@ def test_vectors_to_start_from(tmp_path, finished):
         run(tmp_path / "less", **FEW | {"embeddings": folder, "model_config.hidden_size": 16})
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(neighbours="lamp,lapm"), "'lapm' is not among the [0-9]+ words; did you mean 'lamp'"),
+        (dict(tokenizer="byte_bpe"), "'byte_bpe' makes pieces, .* counted here .*: leave out tokenizer"),
+        (dict(objective="ppmi_svd", embeddings="vectors.txt"), "goes on from none: leave out embeddings"),
+        (
+            {"objective": "ppmi_svd", "model_config.hidden_size": 900},
+            "hidden_size is 900, but must be below the [0-9]+ words that are counted: set --model_config.hidden_size",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_what_cannot_be_asked_for_is_refused_before_the_work(options, message, tmp_path, monkeypatch):
+    def never(*args, **kwargs):
+        raise AssertionError("the corpus was counted")
+
+    monkeypatch.setattr("hftoolkit.training.count_vectors.count_pairs", never)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vectors.txt").write_text("lamp 1 2\n")
+    with pytest.raises(DataError, match=message):
+        run(tmp_path / "run", **FEW | options)
+    assert not (tmp_path / "run/checkpoint-4").exists()
+
+
+def test_the_kind_word_is_what_is_counted_here():
+    from hftoolkit.training.word_vocabulary import counts_words
+
+    assert counts_words(None, None) and counts_words("word", None)
+    assert not counts_words("you/words", None) and not counts_words(None, "you/vectors")
+    with pytest.raises(DataError, match="'word' would be new, but you/vectors has its words: leave out tokenizer"):
+        counts_words("word", "you/vectors")
+
+
 def test_what_cannot_be_learned_is_refused_before_training(tmp_path):
     (tmp_path / "one.txt").write_text("again again again\n")
     with pytest.raises(DataError, match="the corpus has 1 distinct word, and at least two are needed"):
