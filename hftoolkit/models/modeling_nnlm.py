@@ -41,6 +41,7 @@ class HftNnlmConfig(PretrainedConfig):
     """
 
     model_type = "hft_nnlm"
+    num_hidden_layers = 1  # the tanh layer; programs that read the outputs of layers ask for their number
     keys_to_ignore_at_inference = ["past_key_values"]
 
     def __init__(
@@ -133,7 +134,15 @@ class HftNnlmModel(HftNnlmPreTrainedModel):
         self.post_init()
 
     @can_return_tuple
-    def forward(self, input_ids=None, attention_mask=None, past_key_values=None, inputs_embeds=None, **kwargs):
+    def forward(
+        self,
+        input_ids=None,
+        attention_mask=None,
+        past_key_values=None,
+        inputs_embeds=None,
+        output_hidden_states=None,
+        **kwargs,
+    ):
         """What the output layer reads at every position; padding reads 0.
 
         Args:
@@ -141,7 +150,7 @@ class HftNnlmModel(HftNnlmPreTrainedModel):
             past_key_values: a StateCache with the vectors of the last words, (B, N - 1, E); moved on in place.
 
         Returns:
-            BaseModelOutputWithPast; last_hidden_state (B, T, D).
+            BaseModelOutputWithPast; last_hidden_state (B, T, D), hidden_states the embeddings and the same.
 
         Raises:
             ValueError: neither or both of input_ids and inputs_embeds; packed rows.
@@ -149,26 +158,33 @@ class HftNnlmModel(HftNnlmPreTrainedModel):
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give either input_ids or inputs_embeds, and not both")
         require_single_texts(attention_mask, kwargs.get("position_ids"))
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         embeds = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         B, T, E = embeds.shape
         number, cache = self.config.context_size, past_key_values
         past = None if cache is None else cache.state
         past = embeds.new_zeros(B, number - 1, E) if past is None else past.to(embeds.dtype)
-        order = real = None
+        rows, order, real = embeds, None, None
         if attention_mask is not None:
             real = attention_mask[:, -T:].ne(0)
             order = (~real).long().argsort(dim=1, stable=True).unsqueeze(-1)  # the real ones to the left
-            embeds = embeds.masked_fill(~real.unsqueeze(-1), 0.0).take_along_dim(order, 1)
-        read = words_before(embeds, past, number)
+            embeds = embeds.masked_fill(~real.unsqueeze(-1), 0.0)
+            rows = embeds.take_along_dim(order, 1)
+        read = words_before(rows, past, number)
         hidden = torch.tanh(self.up_proj(read))
         hidden = self.dropout(torch.cat([hidden, read], -1) if self.config.direct_connections else hidden)
         if cache is not None:
             lengths = real.sum(1) if real is not None else torch.full((B,), T, device=embeds.device)
             places = lengths.unsqueeze(1) + torch.arange(number - 1, device=embeds.device)
-            cache.move_on(torch.cat([past, embeds], 1).take_along_dim(places.unsqueeze(-1), 1), T)
+            cache.move_on(torch.cat([past, rows], 1).take_along_dim(places.unsqueeze(-1), 1), T)
         if order is not None:
             hidden = hidden.take_along_dim(order.argsort(dim=1), 1).masked_fill(~real.unsqueeze(-1), 0.0)
-        return modeling_outputs.BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=cache)
+        return modeling_outputs.BaseModelOutputWithPast(
+            last_hidden_state=hidden,
+            past_key_values=cache,
+            hidden_states=(embeds, hidden) if output_hidden_states else None,
+        )
 
 
 class HftNnlmForCausalLM(HftNnlmPreTrainedModel, GenerationMixin):
@@ -210,4 +226,6 @@ class HftNnlmForCausalLM(HftNnlmPreTrainedModel, GenerationMixin):
         output = self.model(input_ids, attention_mask, cache, inputs_embeds, return_dict=True, **kwargs)
         hidden = output.last_hidden_state
         loss, logits = next_words(self, hidden, labels, shift_labels, num_items_in_batch, logits_to_keep)
-        return modeling_outputs.CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=cache)
+        return modeling_outputs.CausalLMOutputWithPast(
+            loss=loss, logits=logits, past_key_values=cache, hidden_states=output.hidden_states
+        )

@@ -50,6 +50,21 @@ def test_only_the_last_words_matter():
         assert torch.equal(model(other).logits[:, -1], last) != changes
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+@torch.no_grad()
+def test_hidden_states_are_the_vectors_and_the_layer(side):
+    """At every real position; 0 at padding. As many as layers, and one: what reads the layers of a model counts on it."""
+    model, inputs = make(direct_connections=True), batch((6, 4), side=side)
+    output = model(**inputs, output_hidden_states=True)
+    assert len(output.hidden_states) == model.config.num_hidden_layers + 1 == 2
+    real = inputs["attention_mask"].bool()
+    vectors, hidden = output.hidden_states
+    assert torch.equal(vectors[real], model.get_input_embeddings()(inputs["input_ids"][real]))
+    assert torch.equal(model.lm_head(hidden), output.logits) and not vectors[~real].any() and not hidden[~real].any()
+    assert torch.equal(model.model(**inputs, output_hidden_states=True).hidden_states[1], hidden)
+    assert model(**inputs).hidden_states is None and model.model(**inputs).hidden_states is None
+
+
 def test_words_before_example():
     a, b, c = torch.eye(3)
     past, embeds = torch.stack([torch.zeros(3), a]).unsqueeze(0), torch.stack([b, c]).unsqueeze(0)

@@ -45,6 +45,26 @@ def test_words_of_the_last_four_layers(given, tmp_path):
         np.testing.assert_allclose(np.array(row["vectors"])[:, 48:], last)
 
 
+def test_the_layer_of_a_feed_forward_language_model(tmp_path):
+    from hftoolkit.models.modeling_nnlm import HftNnlmConfig, HftNnlmForCausalLM
+
+    tokenizer = train_tokenizer("word", LINES, progress=False)
+    sizes = {"vocab_size": len(tokenizer), "embedding_size": 6, "hidden_size": 10}
+    for part in (HftNnlmForCausalLM(HftNnlmConfig(**sizes)), tokenizer):
+        part.save_pretrained(tmp_path / "model")
+    (tmp_path / "lines.txt").write_text("\n".join(LINES))
+    options = [
+        "--model_name_or_path",
+        tmp_path / "model",
+        "--dataset",
+        tmp_path / "lines.txt",
+        "--layer_choice",
+        "last",
+    ]
+    counts = run(*options, "--max_length", 16, "--output_file", tmp_path / "a.parquet")
+    assert counts == {"texts": 3, "vectors": 14, "size": 10}
+
+
 def test_sentences_and_weights(given, tmp_path):
     sentence = ["--unit", "sentence", "--pooling", "mean", "--number_format", "float16"]
     weighted = ["--layer_choice", "weighted_sum_all", "--layer_weights", 0, 0, 0.5, 1]
