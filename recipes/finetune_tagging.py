@@ -13,12 +13,18 @@ with tokens and ner_tags or pos_tags. Beside the model, the run leaves predictio
 from dataclasses import dataclass, field
 from typing import Literal
 
-from hftoolkit.arguments import AdaptationArguments, ExampleArguments, ModelArguments, parse_arguments
+from hftoolkit.arguments import (
+    AdaptationArguments,
+    EmbeddingArguments,
+    ExampleArguments,
+    ModelArguments,
+    parse_arguments,
+)
 from hftoolkit.errors import one_line_errors
 
 
 @dataclass
-class TaskArguments:
+class TaskArguments(EmbeddingArguments):
     task: Literal["ner", "pos"] = field(
         default="ner", metadata={"help": "entities, scored by F1 of whole entities; or any tags, scored by accuracy"}
     )
@@ -41,6 +47,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.loading import load_model, load_tokenizer
     from hftoolkit.run import run_training
     from hftoolkit.training.adaptation import adapt, layer_decay_optimizer
+    from hftoolkit.training.initial_embeddings import InitialEmbeddings
     from hftoolkit.training.ordered_evaluation import OrderedEvaluationTrainer, most_likely
 
     # 1. Data, and the tokenizer.
@@ -59,10 +66,13 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     }
 
     # 3. Model.
+    vectors = InitialEmbeddings(task_args.embeddings, tokenizer)
     set_seed(training_args.seed)
     names = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
-    names |= {"num_labels": len(labels), "max_position_embeddings": task_args.max_length}
-    model = adapt(load_model(AutoModelForTokenClassification, model_args, tokenizer, **names), adaptation_args)
+    names |= {"num_labels": len(labels), "max_position_embeddings": task_args.max_length} | vectors.config_fields
+    model = load_model(AutoModelForTokenClassification, model_args, tokenizer, **names)
+    vectors.given_to(model, task_args.freeze_embeddings)
+    model = adapt(model, adaptation_args)
 
     # 4. Train, evaluate, save.
     scorer = None
@@ -90,7 +100,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         preprocess_logits_for_metrics=most_likely,
         optimizers=(layer_decay_optimizer(model, training_args, adaptation_args.layer_decay), None),
     )
-    summary = {"name": data_args.dataset, "fingerprint": fingerprint(sentences["train"])} | counts
+    summary = {"name": data_args.dataset, "fingerprint": fingerprint(sentences["train"])} | counts | vectors.facts
     arguments = (model_args, data_args, adaptation_args, task_args)
     return run_training(trainer, card=card_of(model), arguments=arguments, data_summary=summary, extra_metrics=finish)
 

@@ -12,12 +12,12 @@ rows with a column per language, or a Hub id. Beside the model, the run leaves t
 
 from dataclasses import dataclass, field
 
-from hftoolkit.arguments import ExampleArguments, ModelArguments, parse_arguments
+from hftoolkit.arguments import EmbeddingArguments, ExampleArguments, ModelArguments, parse_arguments
 from hftoolkit.errors import one_line_errors
 
 
 @dataclass
-class TaskArguments:
+class TaskArguments(EmbeddingArguments):
     source_language: str = field(default="en", metadata={"help": "as files or columns are named", "name": True})
     target_language: str = field(default="tamo", metadata={"help": "as files or columns are named", "name": True})
     max_length: int = field(default=128, metadata={"help": "tokens of a sentence; longer ones are left out", "min": 2})
@@ -26,12 +26,9 @@ class TaskArguments:
     validation_fraction: float = field(
         default=0.05, metadata={"help": "share of the pairs held out without such data", "min": 0, "below": 1}
     )
-    optimizer: str = field(
-        default="adamw", metadata={"help": "muon updates hidden matrices", "choices": ("adamw", "muon")}
-    )
+    optimizer: str = field(default="adamw", metadata={"help": "muon: hidden matrices", "choices": ("adamw", "muon")})
     adamw_learning_rate: float | None = field(
-        default=None,
-        metadata={"help": "with muon: rate of embeddings, biases and gains; none is learning_rate", "above": 0},
+        default=None, metadata={"help": "muon: rate of embeddings, biases, gains; none is learning_rate", "above": 0}
     )
     average_checkpoints: int = field(default=1, metadata={"help": "mean of the last checkpoints' weights", "min": 1})
     num_beams: int = field(default=4, metadata={"help": "of the final translations; 1 is greedy", "min": 1})
@@ -49,6 +46,7 @@ def main(model_args, data_args, task_args, training_args):
     from hftoolkit.run import TIMINGS, run_training
     from hftoolkit.tokenization import end_texts
     from hftoolkit.training.averaging import AverageCheckpoints
+    from hftoolkit.training.initial_embeddings import InitialEmbeddings
     from hftoolkit.training.optimizers import make_optimizer
     from hftoolkit.training.token_loss import TokenLossTrainer
 
@@ -67,11 +65,13 @@ def main(model_args, data_args, task_args, training_args):
     train = TokenBatches(rows["train"], task_args.tokens_per_batch, training_args.seed)
 
     # 3. Model.
+    vectors = InitialEmbeddings(task_args.embeddings, tokenizer)
     set_seed(training_args.seed)
-    start = {"decoder_start_token_id": tokenizer.pad_token_id}  # as T5 and Marian
+    start = {"decoder_start_token_id": tokenizer.pad_token_id} | vectors.config_fields  # as T5 and Marian
     if model_args.model_name_or_path is not None:  # a new model reads any length; a loaded one may have a limit
         start["max_position_embeddings"] = task_args.max_length
     model = load_model(AutoModelForSeq2SeqLM, model_args, tokenizer, **start)
+    vectors.given_to(model, task_args.freeze_embeddings)
     prepare_to_translate(model, languages, task_args.max_length)
 
     # 4. Train, evaluate, save.
@@ -99,8 +99,8 @@ def main(model_args, data_args, task_args, training_args):
 
     summary = {"name": data_args.dataset, "fingerprint": fingerprint(pairs["train"])}
     summary |= {split: describe_rows(rows[split], pairs[split], empty.get(split, 0)) for split in used}
-    tests = [split for split in pairs if split not in used]
-    summary |= {split: {"pairs": len(pairs[split]), "empty": empty[split]} for split in tests if empty[split]}
+    tests = [split for split in pairs if split not in used and empty[split]]
+    summary |= {split: {"pairs": len(pairs[split]), "empty": empty[split]} for split in tests} | vectors.facts
     arguments = (model_args, data_args, task_args)
     tokens = round(summary["train"]["target_tokens"] / len(train))
     tokens *= training_args.train_batch_size * training_args.gradient_accumulation_steps * training_args.world_size

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from safetensors.torch import load_file
 
 from hftoolkit.recipes import finetune_tagging
 
@@ -71,6 +72,17 @@ def test_parts_of_speech_grouped_by_length_from_a_stock_checkpoint(finished, tmp
     assert data["train"]["sentences_split"] > 0 and data["validation"]["sentences"] == 12
     assert results["eval_accuracy"] > 0.95  # a tag for each word: shuffled predictions stay far below
     assert results["baselines"]["each_words_tag"]["eval_accuracy"] == 1
+
+
+def test_a_recurrent_network_begins_with_vectors_of_a_file(tmp_path):
+    (tmp_path / "vectors.txt").write_text("the" + " 0.5" * 64 + "\nwas" + " -0.5" * 64 + "\n")
+    quick = ("--builtin_examples", 60, "--max_steps", 2, "--eval_steps", 2, "--save_steps", 2, "--use_cpu")
+    quick = ("--config", "rnn/tagging_tiny", *quick, "--embeddings", tmp_path / "vectors.txt")
+    run(*quick, "--freeze_embeddings", "true", "--output_dir", tmp_path / "run")
+    weight = load_file(tmp_path / "run/model.safetensors")["model.embed_tokens.weight"]
+    ids = json.loads((tmp_path / "run/tokenizer.json").read_text())["model"]["vocab"]
+    assert weight[ids["the"]].tolist() == [0.5] * 64 and weight[ids["was"]].tolist() == [-0.5] * 64
+    assert json.loads((tmp_path / "run/run.json").read_text())["data"]["embeddings"].startswith("2 of ")
 
 
 def test_a_recurrent_network_from_scratch(tmp_path):

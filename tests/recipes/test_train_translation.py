@@ -113,6 +113,20 @@ def test_a_recurrent_encoder_decoder(tmp_path):
     assert "Sutskever et al. 2014" in (tmp_path / "none/README.md").read_text()
 
 
+@pytest.mark.parametrize("architecture", ["transformer", "seq2seq"])
+def test_it_begins_with_vectors_of_a_file(tmp_path, architecture):
+    (tmp_path / "vectors.txt").write_text("the" + " 0.5" * 8 + "\nwas" + " -0.5" * 8 + "\n")
+    options = {"config": f"{architecture}/tiny", "tokenizer": "word", "embeddings": tmp_path / "vectors.txt"}
+    options |= {"freeze_embeddings": True, "builtin_examples": 60, "max_length": 30, "model_config.hidden_size": 8}
+    run(tmp_path / "run", **SHORT | options | {"max_steps": 2, "save_steps": 2, "eval_steps": 2, "warmup_steps": 1})
+    weight = load_file(tmp_path / "run/model.safetensors")["model.encoder.embed_tokens.weight"]
+    ids = json.loads((tmp_path / "run/tokenizer.json").read_text())["model"]["vocab"]
+    assert weight[ids["the"]].tolist() == [0.5] * 8 and weight[ids["was"]].tolist() == [-0.5] * 8
+    record = json.loads((tmp_path / "run/run.json").read_text())
+    assert record["data"]["embeddings"].startswith("2 of ")
+    assert "began as those of `vectors.txt`, and were not trained" in (tmp_path / "run/README.md").read_text()
+
+
 def test_training_goes_on_from_a_checkpoint_in_its_own_direction(finished, tmp_path):
     config = tmp_path / "more.yaml"
     _, kept = config_files()["transformer/tiny"].read_text().split("source_language", 1)
