@@ -21,11 +21,11 @@ from hftoolkit.errors import DataError, one_line_errors
 class TaskArguments:
     output_folder: str = field(default="runs/inspect", metadata={"help": "folder of inspect.json and the pictures"})
     sentence: str | None = field(default=None, metadata={"help": "what a trained model reads"})
-    units: int = field(default=24, metadata={"help": "shown of each layer, those that change most", "min": 1})
-    cell_type: Literal["rnn", "gru", "lstm"] = field(default="lstm", metadata={"help": "of the model trained here"})
-    hidden_size: int = field(default=16, metadata={"help": "of the model trained here", "min": 1})
-    steps: int = field(default=300, metadata={"help": "of its training", "min": 1})
-    seed: int = field(default=0, metadata={"help": "of its training", "min": 0})
+    units: int | None = field(default=None, metadata={"help": "of each layer shown along it; none is 24", "min": 1})
+    cell_type: Literal["rnn", "gru", "lstm"] | None = field(default=None, metadata={"help": "of a model made here"})
+    hidden_size: int | None = field(default=None, metadata={"help": "of the model trained here; none is 16", "min": 1})
+    steps: int | None = field(default=None, metadata={"help": "of its training; none is 300", "min": 1})
+    seed: int = field(default=0, metadata={"help": "of the models trained here", "min": 0})
 
 
 def main(model_args, task_args):
@@ -34,13 +34,15 @@ def main(model_args, task_args):
 
     from hftoolkit.interpret.gradient_flow import compare_cells, draw_gradient_norms
 
+    is_new = model_args.model_name_or_path is None
+    unread = ("sentence", "units") if is_new else ("cell_type", "hidden_size", "steps")
+    if unread := [name for name in unread if getattr(task_args, name) is not None]:
+        remedy = "give --model_name_or_path, or leave it out" if is_new else "leave it out, or the model"
+        raise DataError(f"{unread[0]} is of {'a trained model' if is_new else 'one that is trained here'}: {remedy}")
     folder = Path(task_args.output_folder)
     folder.mkdir(parents=True, exist_ok=True)
     curves = compare_cells(seed=task_args.seed)
-    if model_args.model_name_or_path is None:
-        results = inspect_number(folder, task_args)
-    else:
-        results = inspect_model(folder, model_args, task_args, curves)
+    results = inspect_number(folder, task_args) if is_new else inspect_model(folder, model_args, task_args, curves)
     draw_gradient_norms(curves, folder / "gradients.png")
     results["gradient_norms"] = curves
     (folder / "inspect.json").write_text(json.dumps(results, indent=1) + "\n")
@@ -56,7 +58,8 @@ def inspect_number(folder, task_args):
     from hftoolkit.interpret.agreement import IDS, ablations, agreement, test_items, train_model
     from hftoolkit.interpret.cells import draw_units, state_of, trace_model
 
-    model, loss = train_model(task_args.steps, task_args.hidden_size, task_args.cell_type, task_args.seed)
+    sizes = task_args.steps or 300, task_args.hidden_size or 16, task_args.cell_type or "lstm"
+    model, loss = train_model(*sizes, task_args.seed)
     items = test_items(phrases=2)
     found, without = agreement(model, items), ablations(model, items)
     unit = min(range(len(without)), key=lambda number: without[number]["margin"])
@@ -70,14 +73,9 @@ def inspect_number(folder, task_args):
     tokens += ["behind", "the", "car(s)"]
     title = f"unit {unit}: without it the right form is {without[unit]['margin']:.1f} nats likelier, not {found['margin']:.1f}"
     draw_units(np.array(rows), tokens, folder / "number_unit.png", names=list(items), title=title)
-    return {
-        "loss": loss,
-        "agreement": found,
-        "number_unit": unit,
-        "without_it": without[unit],
-        "without_each": [round(entry["margin"], 4) for entry in without],
-        "number_unit_along": shown,
-    }
+    results = {"loss": loss, "agreement": found, "number_unit": unit, "without_it": without[unit]}
+    margins = [round(entry["margin"], 4) for entry in without]
+    return results | {"without_each": margins, "number_unit_along": shown}
 
 
 def inspect_model(folder, model_args, task_args, curves):
@@ -99,11 +97,10 @@ def inspect_model(folder, model_args, task_args, curves):
     found = {"tokens": tokens, "layers": []}
     for number, layer in enumerate(trace_model(model, torch.tensor(ids))):
         states = state_of(layer)
-        units = states.std(0).nan_to_num().argsort(descending=True)[: task_args.units].tolist()
+        units = states.std(0).nan_to_num().argsort(descending=True)[: task_args.units or 24].tolist()
         path = folder / f"units_layer_{number}.png"
-        draw_units(
-            states[:, units].T.numpy(), tokens, path, names=units, title=f"layer {number}, of {states.shape[1]}"
-        )
+        title = f"layer {number}, of {states.shape[1]}"
+        draw_units(states[:, units].T.numpy(), tokens, path, names=units, title=title)
         found["layers"].append({"units": units, "states": states[:, units].T.tolist()})
     if model.config.projection_size is None:
         rows = model.model.embed_tokens(torch.tensor(ids))

@@ -21,6 +21,28 @@ def test_the_number_of_the_subject(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"inspect.json", "number_unit.png", "gradients.png"}
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--config", "rnn/inspect", "--sentence", "The lamp"],
+            "sentence is of a trained model: give --model_name_or_path",
+        ),
+        (["--architecture", "rnn", "--units", "3"], "units is of a trained model: give --model_name_or_path"),
+        *(
+            (["--model_name_or_path", ".", f"--{name}", value], f"{name} is of one that is trained here: leave it out")
+            for name, value in (("steps", "3"), ("hidden_size", "3"), ("cell_type", "gru"))
+        ),
+    ],
+)
+def test_what_would_not_be_read_is_refused(options, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "hft_rnn"}')
+    with pytest.raises(UserError, match=message):
+        run(inspect_recurrent, *options, "--output_folder", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_trained_model_along_a_sentence(tmp_path):
     options = ["--builtin_documents", 100, "--max_steps", 2, "--eval_strategy", "no", "--save_steps", 2, "--use_cpu"]
     run(train_recurrent_lm, "--config", "rnn/lm_tiny", "--output_dir", tmp_path / "lm", *options)
