@@ -8,7 +8,7 @@ from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import close_session
 
-from hftoolkit.errors import CheckpointError, HubError
+from hftoolkit.errors import CheckpointError, DataError, HubError
 from hftoolkit.hub_errors import check_repo_id, loading_error, plain_reason
 from hftoolkit.private_text import find_private, without_folders, without_secrets
 from hftoolkit.publish import files_to_publish, publish_folder
@@ -60,6 +60,22 @@ def test_publishes_the_allow_list_and_nothing_else(folder, hub, client):
     assert sorted(repo.files()) == [".gitattributes", *published, "modeling_x.py", "tokenizer.json", "vocabulary.txt"]
     assert address.endswith(f"/alice/toy/commit/{repo.branches['main']}")
     assert repo.log("main")[0]["title"] == "the model" and state(folder) == before
+
+
+def test_the_words_of_an_elmo_come_back_from_the_hub(folder, hub, client):
+    """What is trained further gets them at its revision; a repository without them is told from one that is not there."""
+    from hftoolkit.data.bilm import vocabulary_of
+
+    publish_folder(folder, "toy")
+    assert vocabulary_of("alice/toy") == ["the", "lamp"]
+    (folder / "vocabulary.txt").unlink()
+    publish_folder(folder, "other")
+    with pytest.raises(DataError, match="alice/other has no vocabulary.txt, .* must lie beside it"):
+        vocabulary_of("alice/other")
+    with pytest.raises(
+        HubError, match="could not load alice/toy from the Hub: there is no such repository or revision"
+    ):
+        vocabulary_of("alice/toy", "v9")
 
 
 def test_publishes_to_a_branch_and_privately(folder, hub, client):
