@@ -1,13 +1,14 @@
-"""Multi-head attention over padded, packed and cached text through one function.
+"""Multi-head attention over padded, packed and cached text through one function, and over flat rows without padding.
 
 Paper: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, Section 3.2, equation 1.
-Shapes: B = rows, T = queries, S = keys, H = heads, D = size of a head, N = B * T.
+Shapes: B = rows, T = queries, S = keys, n = sequences of a group, H = heads, D = size of a head, N, M = tokens of all rows.
 """
 
 import torch
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+CHUNK_SCORES = 2**20  # scores computed at a time in backward: 4 MiB in float32
 SHORT = 200  # keys below which a CPU's backward is faster in float32 than in bfloat16
 
 
@@ -77,6 +78,69 @@ def packed_attention(query, key, value, groups, *, scaling, is_causal, dropout=0
         q, k, v = (part[0].unflatten(1, (n, L)).transpose(0, 1) for part in parts)  # (n, H, L, D)
         out = fused_attention(q, k, v, dropout_p=dropout, scale=scaling, is_causal=is_causal)
         outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * L, H, D)
+    return torch.cat(outputs).unsqueeze(0)
+
+
+class _BiasedAttention(torch.autograd.Function):
+    """softmax(q k' + bias) v on the CPU, which keeps no scores: backward computes them again, a few rows at a time.
+
+    The fused kernel of the CPU has no gradient for a bias, and without it all scores would be kept.
+    """
+
+    @staticmethod
+    def forward(ctx, query, key, value, bias):
+        """Query (n, H, T, D), key and value (n, H, S, D), bias (n or 1, H, T, S); (n, H, T, D)."""
+        ctx.save_for_backward(query, key, value, bias)
+        return nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=1.0)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_out):
+        query, key, value, bias = ctx.saved_tensors
+        wide = torch.promote_types(query.dtype, torch.float32)
+        d_bias, shared = torch.zeros_like(bias, dtype=wide), len(bias) == 1
+        d_query, d_key, d_value = (torch.empty_like(x) for x in (query, key, value))
+        for rows in torch.arange(len(query)).split(max(1, CHUNK_SCORES // bias[0].numel())):
+            part = slice(int(rows[0]), int(rows[-1]) + 1)
+            own = slice(None) if shared else part
+            q, k, v, d = (x[part] for x in (query, key, value, d_out))
+            weights = (q @ k.transpose(2, 3)).to(wide).add_(bias[own]).softmax(-1)
+            narrow = weights.to(q.dtype)
+            d_value[part] = narrow.transpose(2, 3) @ d
+            d_scores = (d @ v.transpose(2, 3)).to(wide).mul_(weights)
+            d_scores.addcmul_(weights, d_scores.sum(-1, keepdim=True), value=-1)
+            d_bias[own] += d_scores.sum(0, keepdim=True) if shared else d_scores
+            narrow = d_scores.to(q.dtype)
+            d_query[part], d_key[part] = narrow @ k, narrow.transpose(2, 3) @ q
+        return d_query, d_key, d_value, d_bias.to(bias.dtype)
+
+
+def grouped_attention(query, key, value, groups, dropout=0.0, scaling=1.0):
+    """Attention between sequences that lie in flat rows: no padding, no look across a boundary.
+
+    Args:
+        query: (1, H, N, D); key and value: (1, H, M, D).
+        groups: (query sizes, key sizes, calls). The sizes cut the rows into pieces; call i takes piece i of the
+            queries, n sequences of length T, and a piece of the keys, n sequences of length S, as (n, T, S, number of
+            that piece, what is added to the scores or None).
+        scaling: what the scores are multiplied by; 1 where something that is trained is added to them.
+
+    Returns:
+        (1, N, H, D).
+    """
+    query_sizes, key_sizes, calls = groups
+    queries, keys, values = (
+        x[0].split(sizes, 1) for x, sizes in ((query, query_sizes), (key, key_sizes), (value, key_sizes))
+    )
+    outputs = []
+    for piece, (n, T, S, i, mask) in zip(queries, calls, strict=True):
+        q = piece.unflatten(1, (n, T)).transpose(0, 1)  # (n, H, T, D)
+        k, v = (x.unflatten(1, (n, S)).transpose(0, 1) for x in (keys[i], values[i]))
+        if mask is not None and mask.requires_grad and scaling == 1 and not dropout and q.device.type == "cpu":
+            out = _BiasedAttention.apply(q, k, v, mask)
+        else:
+            out = fused_attention(q, k, v, attn_mask=mask, dropout_p=dropout, scale=scaling)
+        outputs.append(out.transpose(1, 2).flatten(0, 1))  # (n * T, H, D)
     return torch.cat(outputs).unsqueeze(0)
 
 

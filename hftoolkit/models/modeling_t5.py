@@ -22,9 +22,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import can_return_tuple
 
-from .layers_attention import eager_attention
+from .layers_attention import eager_attention, grouped_attention
 from .layers_checks import check_activation, check_amounts, check_counts, check_shares
-from .layers_groups import cross_groups, grouped_attention, own_groups, row_lengths
+from .layers_groups import cross_groups, own_groups, row_lengths
 from .layers_losses import IGNORE_INDEX, classification_loss, cross_entropy, linear_cross_entropy, next_token_targets
 from .layers_positions import document_lengths, document_numbers, flat_layout, flatten, last_real, unflatten
 from .layers_t5 import GatedFeedForward, RelativeBias, RMSNorm, add_mask

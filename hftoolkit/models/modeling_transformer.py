@@ -18,10 +18,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils.generic import can_return_tuple
 
-from .layers_attention import eager_attention, packed_attention
+from .layers_attention import eager_attention, grouped_attention, packed_attention
 from .layers_checks import check_activation, check_amounts, check_counts, check_heads, check_shares
 from .layers_feed_forward import FeedForward
-from .layers_groups import cross_groups, grouped_attention, row_lengths
+from .layers_groups import cross_groups, row_lengths
 from .layers_losses import IGNORE_INDEX, cross_entropy, linear_cross_entropy
 from .layers_positions import flat_layout, flatten, positions_from_mask, sinusoids, unflatten
 
