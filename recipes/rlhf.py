@@ -50,10 +50,9 @@ def main(args):
 
     from hftoolkit.recipes import ppo, reward, sft
     from hftoolkit.rl.rlhf_results import earlier_report, held_out, make_report
-    from hftoolkit.rl.rlhf_stages import STAGES, TRUTH, stage_words
-    from hftoolkit.training.disk import explained, read_json, require_writable
+    from hftoolkit.rl.rlhf_stages import STAGES, TRUTH, arguments_or_done, stage_words
+    from hftoolkit.training.disk import explained, require_writable
     from hftoolkit.training.progress import say
-    from hftoolkit.training.run_folder import RECORD_FILE
 
     # 1. The arguments of all stages are checked before the first one starts.
     folder, recipes = Path(args.output_dir), {"sft": sft, "reward": reward, "ppo": ppo}
@@ -67,7 +66,8 @@ def main(args):
         settings = common | getattr(args, name)
         if "config" not in settings:
             raise DataError(f"the stage {name} has no config: give --{name}.config, such as gpt/{name}")
-        return recipes[name].parse(stage_words(name, settings, folder, **options, **more))
+        words = stage_words(name, settings, folder, **options, **more)
+        return arguments_or_done(name, lambda: recipes[name].parse(words))
 
     require_writable(folder)
     if report := earlier_report(folder, asdict(args)):
@@ -76,11 +76,11 @@ def main(args):
     settings = {name: arguments_of(name, checks=True) for name in STAGES}
     prompts = held_out(settings["ppo"][1], settings["ppo"][3])
 
-    # 2. The stages; one that is finished is left as it is.
+    # 2. The stages; one that is finished with these arguments is left as it is, and one with others is refused.
     for name in STAGES:
         say(f"stage {name}: {folder / name}")
-        if (read_json(folder / name / RECORD_FILE) or {}).get("status") != "done":
-            recipes[name].main(*arguments_of(name))
+        if (left := arguments_of(name)) is not None:
+            recipes[name].main(*left)
 
     # 3. What each has changed.
     if not PartialState().is_main_process:

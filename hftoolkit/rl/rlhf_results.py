@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from hftoolkit.arguments.output_folder import differences
 from hftoolkit.data.prompt_sources import load_prompts
 from hftoolkit.errors import DataError
 from hftoolkit.rl.checks import held_out_prompts, prompt_options
@@ -12,7 +13,7 @@ from hftoolkit.rl.reward_sources import load_reward
 from hftoolkit.rl.rlhf_figure import draw_over_optimisation
 from hftoolkit.rl.rlhf_report import LEARNED, TRUE, answer, compare, path_of, samples_of, write_report
 from hftoolkit.training.checkpoints import list_checkpoints
-from hftoolkit.training.disk import read_json, write_json, write_whole
+from hftoolkit.training.disk import plain, read_json, write_json, write_whole
 from hftoolkit.training.progress import say
 
 REPORT, TABLES, PICTURE = "report.json", "report.md", "over_optimisation.png"
@@ -29,14 +30,11 @@ def earlier_report(folder, arguments):
     report = read_json(folder / REPORT)
     if report is None:
         return None
-    changed = [
-        key for key, value in report["arguments"].items() if key not in FREE and arguments.get(key, value) != value
-    ]
-    if changed:
-        key = changed[0]
+    defaults = {key: value for key, value in arguments.items() if not isinstance(value, dict)}  # of keys that are new
+    if changed := differences(report["arguments"], plain(arguments), defaults, FREE):
+        key, before, now = changed[0]
         raise DataError(
-            f"{folder} holds a run with other arguments ({key} was {report['arguments'][key]!r} and is "
-            f"{arguments[key]!r}): choose another output_dir"
+            f"{folder} holds a run with other arguments ({key} was {before!r} and is {now!r}): choose another output_dir"
         )
     return report
 

@@ -1,5 +1,8 @@
 """From the settings of a whole RLHF run to the command line of each of its stages."""
 
+import sys
+
+from hftoolkit.arguments.report import rank
 from hftoolkit.errors import DataError
 
 STAGES = ("sft", "reward", "ppo")
@@ -44,6 +47,26 @@ def stage_words(name, settings, folder, *, model, dataset=None, truth=None, chec
         settings["rewards"] = [learned] if truth is None else [learned, truth]
         settings["reward_weights"] = [1] if truth is None else [1, 0]
     return list(words_of(settings))
+
+
+def arguments_or_done(name, parse):
+    """What the recipe of a stage reads of its words; None where it says that this very stage is done.
+
+    Args:
+        parse: reads them, as parse_arguments does.
+
+    Raises:
+        SystemExit: the words are wrong, or differ from those of the run that the folder holds; the user is told how the
+            keys of a stage are given here.
+    """
+    try:
+        return parse()
+    except SystemExit as end:
+        if end.code and rank() == 0:
+            sys.stderr.write(f"These are keys of the stage {name}: here they are given as --{name}.KEY.\n")
+        if end.code:
+            raise
+        return None
 
 
 def words_of(settings, prefix=""):

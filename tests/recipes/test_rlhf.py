@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from transformers import AutoModelForCausalLM
 
 from hftoolkit.errors import DataError
-from hftoolkit.recipes import rlhf
+from hftoolkit.recipes import ppo, reward, rlhf, sft
+from hftoolkit.rl import rlhf_results
 
 TINY = ["--config", "gpt/rlhf_tiny", "--use_cpu", "--sft.max_steps", "8", "--reward.max_steps", "4"]
 TINY += [
@@ -62,8 +64,49 @@ def test_the_same_command_does_what_is_left(finished, tmp_path, capsys):
     before = (folder / "sft/model.safetensors").stat().st_mtime
     again = run(*TINY, "--output_dir", folder)
     assert again == report and (folder / "sft/model.safetensors").stat().st_mtime == before
-    with pytest.raises(DataError, match="a run with other arguments"):
+    with pytest.raises(DataError, match=r"a run with other arguments \(ppo.kl_coef was '\(not given\)' and is 0.2"):
         run(*TINY, "--ppo.kl_coef", "0.2", "--output_dir", folder)
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """Names of the stages that were started; each only leaves the record of a finished run."""
+    names = []
+
+    def stand_in(recipe):
+        def main(*arguments):
+            folder = Path(arguments[-1].output_dir)
+            names.append(folder.name)
+            folder.mkdir(parents=True)
+            record = {"given": arguments[-1].given_arguments, "status": "done"}
+            (folder / "run.json").write_text(json.dumps(record))
+
+        monkeypatch.setattr(recipe, "main", main)
+
+    for recipe in (sft, reward, ppo):
+        stand_in(recipe)
+    monkeypatch.setattr(rlhf_results, "make_report", lambda *arguments: {})
+    return names
+
+
+def test_a_finished_stage_is_not_taken_for_one_with_other_arguments(started, tmp_path, capsys):
+    words = [*TINY, "--output_dir", tmp_path / "run"]
+    run(*words)
+    run(*words)  # interrupted before the report
+    assert started == ["sft", "reward", "ppo"]
+    capsys.readouterr()
+    for changed, said in (
+        (["--sft.learning_rate", "0.5"], "--sft.KEY"),
+        (["--true_reward", "none"], "--ppo.KEY"),  # the history of PPO has a true reward
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(*words, *changed)
+        told = capsys.readouterr().err
+        assert end.value.code == 2 and said in told
+    assert "'rewards' was" in told and len(started) == 3
+    shutil.rmtree(tmp_path / "run/ppo")
+    run(*words, "--ppo.kl_coef", "0.2")  # what has not been done may be done in another way
+    assert started[3:] == ["ppo"]
 
 
 def test_mistakes_of_the_last_stage_are_found_before_the_first(tmp_path, capsys):
