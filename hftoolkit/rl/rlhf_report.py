@@ -22,7 +22,10 @@ LEARNED, TRUE = "learned", "true"
 
 
 class Answers(NamedTuple):
-    """What one model answers: texts, rewards by name (n,), KL to the SFT model in nats (n,) or None, lengths, ends."""
+    """What one model answers: texts, rewards by name (n,), KL to the SFT model in nats (n,) or None, lengths, ends.
+
+    A reward that does not apply to an answer, or fails for it, is nan there.
+    """
 
     texts: list
     rewards: dict
@@ -39,7 +42,8 @@ def answer(model, tokenizer, prompts, rewards, args, reference=None):
         model: a causal language model.
         prompts: rows of data with `prompt` and `prompt_ids`, by this model's tokenizer.
         rewards: {LEARNED: function, TRUE: function}; the second may be missing.
-        args: PPOConfig: what ends a response, response_length, temperature, rollout_forward_batch_size, seed.
+        args: PPOConfig: what ends a response, response_length, temperature, rollout_forward_batch_size, seed, and
+            on_reward_error.
         reference: the model to which the KL is measured; None where the vocabularies differ.
     """
     model.eval()
@@ -62,13 +66,19 @@ def answer(model, tokenizer, prompts, rewards, args, reference=None):
     columns.pop("prompt_ids")
     answers = texts if isinstance(asked[0], str) else [[{"role": "assistant", "content": text}] for text in texts]
     scores = {
-        name: call_reward(function, asked, answers, found.completion_ids(), columns)[0].double()
+        name: _scores(function, asked, answers, found.completion_ids(), columns, args.on_reward_error)
         for name, function in rewards.items()
     }
     kl = None
     if reference is not None:
         kl = _kl_per_response(found, model, reference, args.temperature, args.rollout_forward_batch_size)
     return Answers(texts, scores, kl, found.response_lengths.cpu(), found.ended.cpu())
+
+
+def _scores(*call):
+    """What a reward function gives, (n,) float64; nan where it does not apply."""
+    scores, applies = call_reward(*call)
+    return scores.double().masked_fill(~applies, torch.nan)
 
 
 def _kl_per_response(found, model, reference, temperature, size):
@@ -95,17 +105,23 @@ def _kl_per_response(found, model, reference, temperature, size):
 def win_rate(scores, others):
     """Share of prompts at which the first has the higher score, equal ones half, and its standard error.
 
+    Prompts at which one of them has no score (nan) do not count; (None, None) where none is left.
+
     Example:
         win_rate([2, 1, 0, 1], [1, 1, 1, 0]) -> (0.625, 0.239)
     """
     scores, others = (torch.as_tensor(values, dtype=torch.float64) for values in (scores, others))
+    both = scores.isfinite() & others.isfinite()
+    if not both.any():
+        return None, None
+    scores, others = scores[both], others[both]
     wins = (scores > others).double() + 0.5 * (scores == others).double()
     error = float(wins.std()) / math.sqrt(len(wins)) if len(wins) > 1 else 0.0
     return float(wins.mean()), error
 
 
 def compare(stages):
-    """Rows of the table: means of each stage, and its wins against the stage before.
+    """Rows of the table: means of each stage over the answers that have a reward, and its wins against the stage before.
 
     Args:
         stages: {name: Answers}, in order.
@@ -113,7 +129,10 @@ def compare(stages):
     rows, before = [], None
     for name, found in stages.items():
         row = {"stage": name, "prompts": len(found.texts)}
-        row |= {f"{kind}_reward": float(scores.mean()) for kind, scores in found.rewards.items()}
+        for kind, scores in found.rewards.items():
+            scored = scores[scores.isfinite()]
+            row[f"{kind}_reward"] = float(scored.mean()) if len(scored) else None
+            row[f"{kind}_scored"] = len(scored)
         row["kl"] = None if found.kl is None else float(found.kl.mean())
         row["length"], row["ended"] = float(found.lengths.double().mean()), float(found.ended.double().mean())
         for kind, scores in found.rewards.items():
@@ -131,12 +150,17 @@ def samples_of(stages, prompts, number=SHOWN_SAMPLES):
             "prompt": prompts["prompt"][row],
             "answers": {
                 name: {"text": found.texts[row]}
-                | {kind: round(float(scores[row]), 4) for kind, scores in found.rewards.items()}
+                | {kind: _number(scores[row]) for kind, scores in found.rewards.items()}
                 for name, found in stages.items()
             },
         }
         for row in range(min(number, len(prompts)))
     ]
+
+
+def _number(score):
+    """A score as the report has it; None where there is none."""
+    return round(float(score), 4) if score.isfinite() else None
 
 
 def path_of(history, learned):
@@ -184,7 +208,11 @@ def write_report(report):
         asked = asked if isinstance(asked, str) else "\n".join(f"{turn['role']}: {turn['content']}" for turn in asked)
         lines += ["```text", asked.replace("```", "'''"), "```", ""]
         for name, found in sample["answers"].items():
-            scores = ", ".join(f"{kind} {found[kind]:.3g}" for kind in (LEARNED, TRUE) if kind in found)
+            scores = ", ".join(
+                f"{kind} -" if found[kind] is None else f"{kind} {found[kind]:.3g}"
+                for kind in (LEARNED, TRUE)
+                if kind in found
+            )
             lines.append(f"- {name} ({scores}): {' '.join(found['text'].split()) or '(nothing)'}")
         lines.append("")
     return "\n".join(lines)
@@ -197,7 +225,7 @@ def _stage_table(rows):
     names += [f"wins against the one above, by {kind} reward" for kind in kinds]
     lines = [f"| stage | {' | '.join(names)} |", "|---" * (1 + len(names)) + "|"]
     for row in rows:
-        cells = [f"{row[f'{kind}_reward']:.3f}" for kind in kinds]
+        cells = [_mean_cell(row, kind) for kind in kinds]
         kl = "-" if row["kl"] is None else _two_places(row["kl"])
         cells += [kl, f"{row['length']:.1f}", f"{row['ended']:.2f}"]
         for kind in kinds:
@@ -205,6 +233,14 @@ def _stage_table(rows):
             cells.append("-" if rate is None else f"{rate:.2f} ± {error:.2f}")
         lines.append(f"| {row['stage']} | {' | '.join(cells)} |")
     return lines
+
+
+def _mean_cell(row, kind):
+    """A mean reward; where some answers have none, of how many it is."""
+    if row[f"{kind}_reward"] is None:
+        return "-"
+    some = f" (of {row[f'{kind}_scored']})" if row[f"{kind}_scored"] < row["prompts"] else ""
+    return f"{row[f'{kind}_reward']:.3f}{some}"
 
 
 def _path_table(path):

@@ -1,12 +1,16 @@
 """The end of a whole RLHF run: its three models answer the same prompts, and the report is written."""
 
+from copy import copy
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+import hftoolkit.models  # noqa: F401
 from hftoolkit.arguments.output_folder import differences
 from hftoolkit.data.prompt_sources import load_prompts
+from hftoolkit.data.prompts import prompt_ids
 from hftoolkit.errors import DataError
 from hftoolkit.rl.checks import held_out_prompts, prompt_options
 from hftoolkit.rl.reward_sources import load_reward
@@ -42,6 +46,8 @@ def earlier_report(folder, arguments):
 def make_report(folder, arguments, prompts, ppo_args, truth=None):
     """Let the start, the SFT model and the policy answer held-out prompts; write report, tables and picture.
 
+    They answer the same ones, those that each of them can read.
+
     Args:
         arguments: of the whole run, for the record: a dataclass with model_name_or_path and use_cpu.
         prompts: the held-out prompts.
@@ -61,13 +67,19 @@ def make_report(folder, arguments, prompts, ppo_args, truth=None):
     places = {"SFT": folder / "sft", "PPO": folder / "ppo"}
     if arguments.model_name_or_path is not None:
         places = {"start": arguments.model_name_or_path} | places
-    reference, stages = _load(folder / "sft", device)[0], {}
+    reference, stages = _load_model(places["SFT"], device), {}
+    template = AutoTokenizer.from_pretrained(places["SFT"]).chat_template
+    tokenizers = {name: _load_tokenizer(place, template) for name, place in places.items()}
+    configs = {name: AutoConfig.from_pretrained(place) for name, place in places.items()}
+    prompts = readable_prompts(prompts, [(tokenizers[name], configs[name]) for name in places], ppo_args)
     for name, place in places.items():
         say(f"answers of {name} to {len(prompts)} prompts")
-        model, tokenizer = _load(place, device)
+        model, tokenizer = _load_model(place, device), tokenizers[name]
         same = model.config.vocab_size == reference.config.vocab_size
         asked = held_out_prompts(prompts, tokenizer, prompt_options(ppo_args, model.config))
-        stages[name] = answer(model, tokenizer, asked, rewards, ppo_args, reference if same else None)
+        stages[name] = answer(
+            model, tokenizer, asked, rewards, _known_stops(ppo_args, model.config), reference if same else None
+        )
     report = {
         "arguments": asdict(arguments),
         "stages": compare(stages),
@@ -98,12 +110,46 @@ def held_out(data_args, task_args):
     return found.take(min(task_args.max_eval_prompts, len(found)))
 
 
-def _load(place, device):
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def readable_prompts(prompts, readers, args):
+    """The prompts that every model can read with a response behind them.
 
-    import hftoolkit.models  # noqa: F401
+    Args:
+        readers: (tokenizer, config) of each model.
+        args: PPOConfig: response_length, max_prompt_length, on_long_prompt.
 
-    return AutoModelForCausalLM.from_pretrained(place).to(device), AutoTokenizer.from_pretrained(place)
+    Raises:
+        DataError: there are none.
+    """
+    asked, kept = prompts["prompt"][:], range(len(prompts))
+    for tokenizer, config in readers:
+        longest = prompt_options(args, config)["max_prompt_length"]
+        if args.on_long_prompt != "truncate":
+            kept = [row for row in kept if len(prompt_ids(asked[row], tokenizer)) <= longest]
+    if not kept:
+        raise DataError(
+            f"none of the {len(prompts)} held-out prompts leaves room for a response of {args.response_length} tokens in "
+            "all models: give shorter prompts, or --ppo.on_long_prompt truncate"
+        )
+    return prompts.select(kept)
+
+
+def _known_stops(args, config):
+    """Settings without stop_token_ids that a model before SFT does not know, and thus never gives."""
+    size = config.get_text_config(decoder=True).vocab_size
+    known = copy(args)
+    known.stop_token_ids = [token for token in args.stop_token_ids or () if token < size] or None
+    return known
+
+
+def _load_model(place, device):
+    return AutoModelForCausalLM.from_pretrained(place).to(device)
+
+
+def _load_tokenizer(place, template):
+    """A tokenizer; one without a chat template takes that of the SFT model."""
+    tokenizer = AutoTokenizer.from_pretrained(place)
+    tokenizer.chat_template = tokenizer.chat_template or template
+    return tokenizer
 
 
 def _told(folder):

@@ -1,12 +1,16 @@
 """What a report of RLHF measures: answers, distance, wins."""
 
+import copy
 import json
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 from hftoolkit.data.prompts import as_dataset, tokenize_prompts
+from hftoolkit.errors import DataError
+from hftoolkit.rl import rlhf_results
 from hftoolkit.rl.config import PPOConfig
 from hftoolkit.rl.rlhf_figure import draw_over_optimisation
 from hftoolkit.rl.rlhf_report import Answers, answer, compare, path_of, samples_of, win_rate, write_report
@@ -100,6 +104,101 @@ def test_wins_count_ties_as_halves():
     deviation = math.sqrt(sum((win - 0.625) ** 2 for win in wins) / 3)
     assert rate == 0.625 and error == pytest.approx(deviation / 2)
     assert win_rate([1.0], [0.0]) == (1.0, 0.0)
+
+
+def test_an_answer_without_a_score_is_none_of_the_mean_and_no_win(made, tmp_path):
+    nan = float("nan")
+    assert win_rate([2, nan, 0, 1], [1, 1, nan, 2]) == (0.5, pytest.approx(0.5))
+    assert win_rate([nan], [1.0]) == (None, None)
+    stages = {"SFT": answers([0, 1], [nan, 4], [0, 0]), "PPO": answers([1, nan], [nan, nan], [2, 4])}
+    first, second = compare(stages)
+    assert first["true_reward"] == 4 and first["true_scored"] == 1 and second["true_reward"] is None
+    assert second["learned_win_rate"] == 1 and second["true_win_rate"] is None
+    samples = samples_of(stages, as_dataset(PROMPTS[:2]))
+    text = write_report({"stages": [first, second], "reward_model": {}, "path": [], "samples": samples})
+    assert "| SFT | 0.500 | 4.000 (of 1) |" in text and "| PPO | 1.000 (of 1) | - |" in text
+    assert "- PPO (learned -, true -): text 1" in text
+
+    (model, _), tokenizer, prompts = made
+    rewards = {"true": lambda completions, number, **columns: [n if n == 2 else None for n in number]}
+    found = answer(model, tokenizer, prompts, rewards, settings(tmp_path)).rewards["true"]
+    assert found.isfinite().tolist() == [False, False, True, False, False, False] and found[2] == 2
+
+
+def test_a_reward_that_fails_is_treated_as_ppo_was_told(made, tmp_path):
+    (model, _), tokenizer, prompts = made
+
+    def picky(completions, number, **columns):
+        if 3 in number:
+            raise OSError("no connection")
+        return [1.0] * len(completions)
+
+    with pytest.raises(DataError, match="picky raised OSError: no connection"):
+        answer(model, tokenizer, prompts, {"true": picky}, settings(tmp_path))
+    found = answer(model, tokenizer, prompts, {"true": picky}, settings(tmp_path, on_reward_error="skip"))
+    assert found.rewards["true"].isfinite().tolist() == [True, True, True, False, True, True]
+
+
+@dataclass
+class Whole:
+    """The arguments of a whole run that the report reads."""
+
+    model_name_or_path: str | None = None
+
+
+def saved(folder, model, tokenizer):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture
+def report_of(made, tmp_path, monkeypatch):
+    """The report of two models in their folders, whose answers are scored by their length."""
+    models, tokenizer, _ = made
+
+    def lengths(prompts, completions, **columns):
+        texts = [text if isinstance(text, str) else text[0]["content"] for text in completions]
+        return [float(len(text)) for text in texts]
+
+    monkeypatch.setattr(rlhf_results, "load_reward", lambda name: lengths)
+    monkeypatch.setattr(rlhf_results, "say", lambda text: None)
+    for name, model in zip(("sft", "ppo"), models, strict=True):
+        saved(tmp_path / "run" / name, model, tokenizer)
+
+    def make(prompts, start=None, **options):
+        given = settings(tmp_path, **options)
+        return rlhf_results.make_report(tmp_path / "run", Whole(start), as_dataset(prompts), given)
+
+    return make
+
+
+def test_every_model_answers_the_same_prompts(made, report_of, tmp_path):
+    (model, _), tokenizer, _ = made
+    short = {"max_position_embeddings": 9}  # with a response of 6 tokens, the first model reads prompts of 3
+    start = type(model)(type(model.config)(**(model.config.to_dict() | short)))
+    saved(tmp_path / "start", start, tokenizer)
+    prompts = [{"prompt": "a b c d e f a b c"}, *PROMPTS]
+    report = report_of(prompts, str(tmp_path / "start"), on_long_prompt="skip", max_prompt_length=8)
+    kept = ["a b", "c", "d e f", "e", "f a"]
+    assert [row["stage"] for row in report["stages"]] == ["start", "SFT", "PPO"]
+    assert {row["prompts"] for row in report["stages"]} == {5}
+    assert [sample["prompt"] for sample in report["samples"]] == kept
+    with pytest.raises(DataError, match="none of the 1 held-out prompts leaves room for a response of 6 tokens"):
+        report_of(prompts[:1], on_long_prompt="skip", max_prompt_length=8)
+
+
+def test_a_start_without_a_chat_template_reads_conversations_by_that_of_sft(made, report_of, tmp_path):
+    (model, _), tokenizer, _ = made
+    saved(tmp_path / "start", model, tokenizer)
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    for name in ("sft", "ppo"):
+        other = copy.deepcopy(tokenizer)
+        other.chat_template = template
+        other.save_pretrained(tmp_path / "run" / name)
+    prompts = [{"prompt": [{"role": "user", "content": text}]} for text in ("a b", "c")]
+    report = report_of(prompts, str(tmp_path / "start"), stop_token_ids=[tokenizer.eos_token_id, 10])
+    texts = [sample["answers"]["start"]["text"] for sample in report["samples"]]
+    assert texts == [sample["answers"]["SFT"]["text"] for sample in report["samples"]]
 
 
 def answers(learned, true, kl):
