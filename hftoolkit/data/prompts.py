@@ -7,7 +7,7 @@ from hftoolkit.errors import DataError
 COLUMNS = ("prompt", "messages", "input_ids")
 
 
-def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", name="training"):
+def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", name="training", num_workers=None):
     """A data set with the column `prompt_ids`, the prompt as text or conversation, and all other columns as they are.
 
     Args:
@@ -16,6 +16,7 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
         max_prompt_length: tokens; the context less the longest response.
         on_long: of a longer prompt: "stop" is an error, "skip" leaves it out, "truncate" cuts its beginning.
         name: of the split, for messages.
+        num_workers: processes that tokenize; None for none beside this one.
 
     Raises:
         DataError: no such column; an empty prompt; one that is too long, naming its row and length; none left.
@@ -43,7 +44,8 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
         text = tokenizer.decode(ids) if column == "input_ids" else row[column]
         return {"prompt": text, "prompt_ids": ids}
 
-    found = dataset.map(encode, with_indices=True, remove_columns=[c for c in COLUMNS if c in dataset.column_names])
+    replaced = [column for column in COLUMNS if column in dataset.column_names]
+    found = dataset.map(encode, with_indices=True, remove_columns=replaced, num_proc=num_workers)
     if on_long == "skip":
         found = found.filter(lambda ids: len(ids) > 0, input_columns="prompt_ids")
     if len(found) == 0:

@@ -51,6 +51,15 @@ def test_an_end_token_that_the_tokenizer_adds_is_taken_off(tokenizer):
     assert encode(["a b", "a </s>"], tokenizer)["prompt_ids"][:] == [[2, 3], [2, 1, 1]]
 
 
+def test_the_processes_that_tokenize(tokenizer, monkeypatch):
+    asked, plain = [], Dataset.map
+    monkeypatch.setattr(
+        Dataset, "map", lambda self, *args, num_proc, **kw: asked.append(num_proc) or plain(self, *args, **kw)
+    )
+    assert encode(["a", "b"], tokenizer, num_workers=2)["prompt_ids"][:] == [[2], [3]]
+    assert len(encode(["a"], tokenizer)) == 1 and asked == [2, None]
+
+
 def test_what_is_too_long(tokenizer):
     rows = ["a", "a b c a b c"]
     with pytest.raises(DataError, match="row 1 of the training prompts has 6 tokens, and the limit is 5"):
