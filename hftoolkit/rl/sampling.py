@@ -11,6 +11,7 @@ import torch
 from transformers import DynamicCache, GenerationConfig
 from transformers.cache_utils import DynamicLayer
 
+from hftoolkit.errors import DivergedError
 from hftoolkit.rl.stop_strings import EndsWithString
 from hftoolkit.training.adaptation import without_adapter
 
@@ -103,6 +104,9 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
 
     Returns:
         Responses; their log-probabilities are those of the whole vocabulary at this temperature.
+
+    Raises:
+        DivergedError: logits that are not finite.
     """
     B, R = uniforms.shape
     device = uniforms.device
@@ -129,6 +133,11 @@ def sample_responses(policy, prompts, uniforms, *, stop_token_ids, pad_id, tempe
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+        if t == 0 and not bool((logits < torch.inf).all()):  # -inf forbids a token
+            raise DivergedError(
+                "the policy's logits are not finite at the first token of a response: its last updates broke it; lower "
+                "learning_rate, or set max_kl, and go on from an earlier checkpoint"
+            )
         picked, logprobs = pick_tokens(logits.float() / temperature, uniforms[rows, t])
         result.ids[rows, t], result.logprobs[rows, t] = picked.where(running, pad_id), logprobs.where(running, 0.0)
         result.lengths[rows] += running

@@ -13,9 +13,11 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from transformers.trainer_utils import speed_metrics
 
-from hftoolkit.errors import DataError
+from hftoolkit.errors import CheckpointError, DataError
 from hftoolkit.training.adaptation import without_adapter
 from hftoolkit.training.trl_trainers import TrlReports, require_plain_output_layer, require_trl
+
+PROBED = 6  # tokens of each of the two examples on which packing is tried
 
 
 def instruction_trainer(judge=None, **options):
@@ -28,7 +30,8 @@ def instruction_trainer(judge=None, **options):
     Raises:
         MachineError: trl is not installed.
         DataError: settings that TRL refuses, or no answer that fits into max_length.
-        CheckpointError: a model whose logits are not its output layer's of its last hidden states.
+        CheckpointError: a model whose logits are not its output layer's of its last hidden states; packing with a model
+            whose examples would see one another.
     """
     require_trl("supervised fine-tuning")
     from trl import SFTTrainer
@@ -50,7 +53,10 @@ def instruction_trainer(judge=None, **options):
                 f"of the {name} data no answer begins within max_length {limit}: raise it, or shorten the prompts"
             )
     _show_bias(without_adapter(trainer.model).get_output_embeddings())
-    require_plain_output_layer(trainer, trainer.train_dataset[0]["input_ids"])
+    first = trainer.train_dataset[0]["input_ids"]
+    require_plain_output_layer(trainer, first)
+    if trainer.args.packing:
+        _require_kept_apart(trainer, first)
     trainer.judge = judge
     return trainer
 
@@ -110,6 +116,36 @@ class AnswerEvaluation(TrlReports):
         if shared:
             totals = self.accelerator.reduce(totals.to(self.args.device), "sum").cpu()
         return totals.tolist()
+
+
+def _require_kept_apart(trainer, ids):
+    """Refuse a model for which position ids that begin anew are no boundary: another example changes the next one's logits."""
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        return
+    model, was_training = trainer.accelerator.unwrap_model(trainer.model), trainer.model.training
+    second = (ids * PROBED)[:PROBED]
+    rows = [[token] * PROBED + second for token in (second[0], abs(second[0] - 1))]
+    positions = torch.arange(PROBED, device=model.device).repeat(2).unsqueeze(0)
+    kind = type(without_adapter(model)).__name__
+    model.eval()
+    try:
+        with torch.no_grad():
+            one, other = (
+                model(torch.tensor([row], device=model.device), position_ids=positions, use_cache=False)
+                .logits[0]
+                .float()
+                for row in rows
+            )
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{kind} cannot read packed examples ({error}): set packing to false") from error
+    finally:
+        model.train(was_training)
+    one, other = one[PROBED:], other[PROBED:]
+    if not torch.allclose(one, other, atol=1e-3, rtol=1e-3):
+        raise CheckpointError(
+            f"{kind} does not keep packed examples apart: what stands in one changes the logits of the next by "
+            f"{(one - other).abs().max().item():.2g}; set packing to false"
+        )
 
 
 def _show_bias(output_layer):

@@ -5,6 +5,7 @@ import torch
 from tiny_ppo import EOS, tiny_policy
 from transformers import StaticCache
 
+from hftoolkit.errors import DivergedError
 from hftoolkit.rl.sampling import generate_responses, new_cache, pick_tokens, sample_responses
 
 PROMPTS = [[5], [6, 7, 8], [9, 4], [3, 3, 3, 3], [10, 11]]
@@ -126,3 +127,11 @@ def test_the_cache_is_never_copied():
     cache.layers[0].batch_select_indices(torch.tensor([1]))
     third, _ = cache.update(keys[1:], keys[1:], 0) if cache.get_seq_length() + 3 <= 8 else (second[1:], None)
     torch.testing.assert_close(third[:, :, :3], keys[1:])
+
+
+def test_a_policy_whose_logits_are_no_numbers_has_diverged():
+    policy = tiny_policy("hft_gpt")
+    with torch.no_grad():
+        next(policy.parameters()).fill_(torch.nan)
+    with pytest.raises(DivergedError, match="logits are not finite .* lower learning_rate, or set max_kl"):
+        sample_responses(policy, PROMPTS, uniforms(5), **OPTIONS)

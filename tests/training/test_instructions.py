@@ -6,8 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel, OPTConfig, OPTForCausalLM
 
-from hftoolkit.training.instructions import AnswerEvaluation
+from hftoolkit.errors import CheckpointError
+from hftoolkit.models.modeling_rnn import HftRnnConfig, HftRnnForCausalLM
+from hftoolkit.training.instructions import AnswerEvaluation, _require_kept_apart
 from hftoolkit.training.trl_trainers import ReportedMeans
 
 
@@ -85,3 +88,38 @@ def test_a_wrapped_output_layer_shows_its_bias():
     plain = nn.Linear(2, 2)
     _show_bias(plain)
     assert torch.is_tensor(plain.bias)
+
+
+def model_of(kind):
+    torch.manual_seed(0)
+    if kind == "rnn":
+        return HftRnnForCausalLM(HftRnnConfig(vocab_size=20, embedding_size=8, hidden_size=8, bidirectional=False))
+    if kind == "gpt2":
+        return GPT2LMHeadModel(GPT2Config(vocab_size=20, n_embd=8, n_layer=2, n_head=2, n_positions=32))
+    sizes = dict(hidden_size=8, word_embed_proj_dim=8, ffn_dim=16, num_hidden_layers=2, num_attention_heads=2)
+    return OPTForCausalLM(OPTConfig(vocab_size=20, max_position_embeddings=32, **sizes))
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("gpt2", None),
+        ("opt", "OPTForCausalLM does not keep packed examples apart: .* set packing to false"),
+        ("rnn", r"HftRnnForCausalLM cannot read packed examples \(position_ids begin anew"),
+    ],
+)
+@pytest.mark.parametrize("ids", [[3, 4, 5], [0, 1, 0, 7]])
+def test_packing_needs_a_model_that_keeps_examples_apart(kind, message, ids):
+    model = model_of(kind)
+    for weight in model.parameters():  # at the first weights little moves
+        torch.nn.init.normal_(weight, std=0.5)
+    accelerator = SimpleNamespace(unwrap_model=lambda model: model)
+    trainer = SimpleNamespace(
+        model=model.train(), accelerator=accelerator, is_fsdp_enabled=False, is_deepspeed_enabled=False
+    )
+    if message is None:
+        _require_kept_apart(trainer, ids)
+    else:
+        with pytest.raises(CheckpointError, match=message):
+            _require_kept_apart(trainer, ids)
+    assert model.training
