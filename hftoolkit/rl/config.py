@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from transformers import TrainingArguments
 
+from hftoolkit.errors import DataError
+from hftoolkit.rl.kl_control import LARGEST_ERROR
+
 POSITIVE = ("temperature", "cliprange", "cliprange_value", "gamma", "kl_horizon", "kl_target", "score_clip", "max_kl")
 AT_LEAST_ONE = (
     "rollout_batch_size", "num_ppo_epochs", "response_length", "rollout_forward_batch_size", "total_episodes",
@@ -40,7 +43,8 @@ class PPOConfig(TrainingArguments):
     )
     num_ppo_epochs: int = field(default=4, metadata={"help": "passes over each rollout"})
     total_episodes: int | None = field(
-        default=None, metadata={"help": "responses sampled in all; takes the place of max_steps"}
+        default=None,
+        metadata={"help": "responses sampled in all, in whole rollouts; with max_steps the fewer steps count"},
     )
     max_prompt_length: int | None = field(
         default=None, metadata={"help": "longest prompt, in tokens; longer ones are an error, or see on_long_prompt"}
@@ -153,6 +157,7 @@ class PPOConfig(TrainingArguments):
         self._check()
         self.remove_unused_columns = False  # reward functions read the other columns
         super().__post_init__()
+        _ = self.updates_per_rollout  # known now that the number of processes is
 
     def _check(self):
         """Refuse impossible values before anything is loaded.
@@ -186,6 +191,12 @@ class PPOConfig(TrainingArguments):
             raise ValueError(f"stop_strings must not be empty texts, got {self.stop_strings!r}")
         if self.kl_target is not None and self.kl_coef == 0:
             raise ValueError("kl_target steers kl_coef by factors, so that 0 stays 0: give a kl_coef above 0")
+        if self.kl_target is not None and self.kl_horizon <= LARGEST_ERROR * self.rollout_batch_size:
+            raise ValueError(
+                f"kl_horizon must be above {LARGEST_ERROR} x rollout_batch_size with kl_target, got {self.kl_horizon} with "
+                f"rollout_batch_size {self.rollout_batch_size}: one rollout could make kl_coef 0 or negative; raise "
+                f"kl_horizon, to {10 * self.rollout_batch_size} say, or make the rollout smaller"
+            )
         if self.cache_implementation is not None and self.rollout_backend != "generate":
             raise ValueError(
                 "cache_implementation is read by rollout_backend generate, and this is native, whose cache is preallocated: "
@@ -206,7 +217,7 @@ class PPOConfig(TrainingArguments):
         """Updates that one rollout gives.
 
         Raises:
-            ValueError: the rollout cannot be cut into minibatches; it names sizes that can.
+            DataError: the rollout cannot be cut into minibatches; it names sizes that can.
         """
         rollout, minibatch = self.rollout_batch_size, self.minibatch_size
         if rollout % minibatch:
@@ -216,7 +227,7 @@ class PPOConfig(TrainingArguments):
                 f"per_device_train_batch_size {self.per_device_train_batch_size} x gradient_accumulation_steps "
                 f"{self.gradient_accumulation_steps} x {self.world_size} processes"
             )
-            raise ValueError(
+            raise DataError(
                 f"rollout_batch_size {rollout} is no multiple of the minibatch of {minibatch} ({parts}): set "
                 f"rollout_batch_size to {sizes}, or the minibatch to a divisor of {rollout}"
             )
