@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from hftoolkit.errors import CheckpointError
 from hftoolkit.training.adaptation import without_adapter
 
 CHUNK_LOGITS = 2**25  # logits computed at a time; more are computed again in backward instead of kept
@@ -76,14 +77,16 @@ class ActorCritic(nn.Module):
         value_model: a sequence-classification model with one label and a linear layer `score`.
 
     Raises:
-        ValueError: no causal model; a value model without a scalar head.
+        CheckpointError: no causal model; a value model without a scalar head.
     """
 
     def __init__(self, policy, value_model=None, temperature=1.0):
         super().__init__()
         inner = without_adapter(policy)
         if inner.get_output_embeddings() is None or getattr(inner.config, "is_encoder_decoder", False):
-            raise ValueError(f"the policy must be a causal language model, got {type(inner).__name__}")
+            raise CheckpointError(
+                f"the policy must be a causal language model, got {type(inner).__name__}: load AutoModelForCausalLM"
+            )
         self.policy, self.value_model, self.temperature = policy, value_model, temperature
         self.checkpointing = False
         if value_model is None:
@@ -94,7 +97,7 @@ class ActorCritic(nn.Module):
         else:
             head = getattr(without_adapter(value_model), "score", None)
             if head is None or getattr(head, "out_features", None) != 1:
-                raise ValueError(
+                raise CheckpointError(
                     f"the value model {type(without_adapter(value_model)).__name__} has no scalar head `score`: load it "
                     "with AutoModelForSequenceClassification and num_labels=1"
                 )
@@ -176,9 +179,10 @@ class ActorCritic(nn.Module):
         return TokenScores(logprobs, all_values[places]), ptx_loss, last
 
     def all_values(self, input_ids, attention_mask, policy_hidden):
-        """Value at every position, (B, T) in float32."""
+        """Value at every position, (B, T) in float32; a value model's include its config.reward_bias, as its rewards do."""
         if self.value_model is None:
             with torch.autocast(policy_hidden.device.type, enabled=False):  # values keep the precision of the head
                 return self.value_head(policy_hidden.to(self.value_head.weight.dtype)).squeeze(2).float()
         hidden = last_hidden_state(self.value_model, input_ids, attention_mask)
-        return without_adapter(self.value_model).score(hidden).squeeze(2).float()
+        inner = without_adapter(self.value_model)
+        return inner.score(hidden).squeeze(2).float() + getattr(inner.config, "reward_bias", 0.0)

@@ -3,7 +3,7 @@
 Preferences say nothing of a constant added to all rewards, but a policy's training does depend on it. InstructGPT
 (Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, Section 3.5) sets the bias so that demonstrations have the mean
 reward 0. A head with a bias holds it: the plain class reads the same rewards. Stock decoders' heads have none: then it
-lies in config.reward_bias, which hftoolkit.rl.reward_model adds and a plain class does not.
+lies in config.reward_bias, which hftoolkit.rl.reward_model and a value function of PPO add and a plain class does not.
 """
 
 import inspect

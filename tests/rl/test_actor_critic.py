@@ -6,8 +6,10 @@ from tiny_ppo import WORDS, tiny_policy
 from transformers import AutoModelForSequenceClassification, BertConfig, Gemma2Config, Gemma2ForCausalLM
 
 import hftoolkit.rl.actor_critic as module
+from hftoolkit.errors import CheckpointError
 from hftoolkit.rl.actor_critic import ActorCritic, token_logprobs
 from hftoolkit.rl.checks import require_readable_policy
+from hftoolkit.rl.reward_model import read_rewards
 
 IDS = torch.tensor([[5, 6, 7, 8, 9], [4, 3, 10, 0, 0], [6, 11, 0, 0, 0]])
 MASK = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 0, 0, 0]])
@@ -80,6 +82,17 @@ def test_under_autocast_values_keep_the_precision_of_the_head():
     assert values.dtype == torch.float32 and values.tolist() == [[16 + 1 / 64, 16.0]]
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "hft_gpt"])
+def test_a_value_model_begins_as_the_reward_model(kind):
+    """The value after the last token is the reward, the shift in config.reward_bias included."""
+    policy = tiny_policy(kind)
+    critic = value_model(policy, reward_bias=-7.0)
+    values = ActorCritic(policy, critic).eval().all_values(IDS[:1], MASK[:1], None)
+    rewards = read_rewards(critic, {"input_ids": IDS[:1], "attention_mask": MASK[:1]})
+    assert rewards.item() < -3
+    torch.testing.assert_close(values[:, -1], rewards)
+
+
 def test_the_language_model_beside_it():
     pair = ActorCritic(tiny_policy())
     rows = torch.tensor([[3, 4, 5, 6], [7, 8, 9, 10]])
@@ -113,19 +126,19 @@ def test_dropout_never_acts():
 
 def test_models_that_cannot_serve():
     policy = tiny_policy()
-    with pytest.raises(ValueError, match="no scalar head `score`.*num_labels=1"):
+    with pytest.raises(CheckpointError, match="no scalar head `score`.*num_labels=1"):
         ActorCritic(policy, value_model(policy, num_labels=2))
-    with pytest.raises(ValueError, match="causal language model, got GPT2ForSequenceClassification"):
+    with pytest.raises(CheckpointError, match="causal language model, got GPT2ForSequenceClassification"):
         ActorCritic(value_model(policy))
     sizes = dict(vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=1, num_attention_heads=2)
     bert = AutoModelForSequenceClassification.from_config(BertConfig(**sizes, intermediate_size=16, num_labels=1))
     bert.score = bert.classifier
     for weight in bert.parameters():
         weight.data.add_(0.3 * torch.randn(weight.shape))
-    with pytest.raises(ValueError, match="BertForSequenceClassification is not causal"):
+    with pytest.raises(CheckpointError, match="BertForSequenceClassification is not causal"):
         require_readable_policy(ActorCritic(policy, bert))
     config = Gemma2Config(
         **sizes, num_key_value_heads=2, head_dim=8, intermediate_size=16, final_logit_softcapping=0.1
     )
-    with pytest.raises(ValueError, match="capped or scaled"):
+    with pytest.raises(CheckpointError, match="capped or scaled"):
         require_readable_policy(ActorCritic(Gemma2ForCausalLM(config)))
