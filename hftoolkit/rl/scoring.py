@@ -56,7 +56,7 @@ def call_reward(function, prompts, completions, completion_ids, columns, on_erro
     try:
         found = found.tolist() if torch.is_tensor(found) else list(found)
         scores = torch.tensor([0.0 if score is None else float(score) for score in found])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise DataError(
             f"the reward function {name} gave {str(found)[:100]}: it has to give a list with one number, or None, for "
             "each completion"
@@ -95,12 +95,17 @@ def _one_by_one(function, given, prompts, completions, on_error, error):
 
 
 def without_score(parts, applies, weights):
-    """True where a weighted sum of what the functions gave is no finite number, or no function applies, (B,)."""
-    return ~(parts * weights).sum(dim=1).isfinite() | ~applies.any(dim=1)
+    """True where a weighted sum of what the functions gave is no finite number, or no function applies, (B,).
+
+    A function of weight 0 is only reported: it neither gives a response a score nor takes it away.
+    """
+    weighed = weights != 0
+    sums = (parts[:, weighed] * weights[weighed]).sum(dim=1)
+    return ~sums.isfinite() | ~applies[:, weighed].any(dim=1)
 
 
 def combined_scores(parts, applies, weights, names, prompts, completions, on_error="stop"):
-    """Weighted sum of what the functions gave, (B,).
+    """Weighted sum of what the functions with a weight gave, (B,).
 
     Args:
         parts: (B, F).
@@ -109,9 +114,12 @@ def combined_scores(parts, applies, weights, names, prompts, completions, on_err
         on_error: "stop", or "skip": rows without a finite score are nan in the result.
 
     Raises:
-        DataError: a score that is not finite, or a row to which no function applies, with on_error "stop"; naming
-            the functions, the prompt and the completion.
+        DataError: a score that is not finite, or a row to which no function with a weight applies, with on_error "stop";
+            naming the functions, the prompt and the completion.
     """
+    weighed = weights != 0
+    names = [name for name, used in zip(names, weighed, strict=True) if used]
+    parts, applies, weights = parts[:, weighed], applies[:, weighed], weights[weighed]
     scores, bad = (parts * weights).sum(dim=1), without_score(parts, applies, weights)
     if bad.any() and on_error == "stop":
         row = int(bad.nonzero()[0])

@@ -49,7 +49,7 @@ def test_a_function_that_raises_or_gives_too_few_is_named():
         call_reward(broken, PROMPTS, COMPLETIONS, [], {}, "skip")
     with pytest.raises(DataError, match="gave 1 scores for 2 completions"):
         call_reward(lambda **_: [1.0], PROMPTS, COMPLETIONS, [], {})
-    for wrong in (None, 1.0, ["high", "low"], torch.ones(2, 3)):
+    for wrong in (None, 1.0, ["high", "low"], torch.ones(2, 3), [2**2000, 1]):
         with pytest.raises(DataError, match="it has to give a list with one number, or None, for each completion"):
             call_reward(lambda given=wrong, **_: given, PROMPTS, COMPLETIONS, [], {})
 
@@ -83,6 +83,17 @@ def test_weights_and_functions_that_do_not_apply():
     applies = torch.tensor([[True, True], [True, False]])
     found = combined_scores(parts, applies, torch.tensor([1.0, 10.0]), ["a", "b"], PROMPTS, COMPLETIONS)
     assert found.tolist() == [21, 3]
+
+
+def test_a_function_of_weight_0_neither_gives_a_score_nor_takes_it_away():
+    """The first response has none from the judge, the second a NaN from what is only reported."""
+    parts = torch.tensor([[0.0, 2.0], [3.0, math.nan]])
+    applies = torch.tensor([[False, True], [True, True]])
+    given = (parts, applies, torch.tensor([1.0, 0.0]), ["judge", "shown"], PROMPTS, COMPLETIONS)
+    found = combined_scores(*given, on_error="skip")
+    assert found[0].isnan() and found[1] == 3
+    with pytest.raises(DataError, match="1 of 2 responses have no score: judge gave None for the completion 'one'"):
+        combined_scores(*given)
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, None])
