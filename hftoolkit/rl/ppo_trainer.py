@@ -12,16 +12,18 @@ step of Trainer is one minibatch; accumulation, clipping, schedules, callbacks, 
 Shapes: B = responses of all processes, R = longest response, F = reward functions.
 """
 
+from functools import partial
 from pathlib import Path
 
 import torch
 from transformers import Trainer
 
 from hftoolkit.errors import DataError
-from hftoolkit.rl import ppo_checkpoint
+from hftoolkit.rl import learning_rates, ppo_checkpoint
 from hftoolkit.rl.actor_critic import ActorCritic
 from hftoolkit.rl.checks import (
     held_out_prompts,
+    planned_steps,
     prompt_options,
     require_readable_policy,
     reward_weights,
@@ -34,14 +36,13 @@ from hftoolkit.rl.losses import ppo_parts
 from hftoolkit.rl.make_experience import make_experience
 from hftoolkit.rl.micro_batches import MicroBatches
 from hftoolkit.rl.ppo_reports import PARTS, together
-from hftoolkit.rl.ptx import ptx_rows
+from hftoolkit.rl.ptx import ptx_rows, require_ptx, require_ptx_rows
 from hftoolkit.rl.rollout import Reference
 from hftoolkit.rl.scoring import RunningNorm, unique_names
 from hftoolkit.rl.sharding import WholeWeights, require_sharding_that_works
 from hftoolkit.rl.stop_strings import StopStrings
 from hftoolkit.rl.vllm_sampling import VLLMSampler, require_vllm
 from hftoolkit.training.loss_parts import LossParts
-from hftoolkit.training.optimizers import set_rate
 
 
 class PPOTrainer(Trainer):
@@ -60,10 +61,13 @@ class PPOTrainer(Trainer):
         processing_class: the policy's tokenizer.
         ptx_dataset: rows of `input_ids` of equal length, pretraining text for ptx_coef.
         peft_config: wraps the policy.
+        layer_decay: each layer's learning rate is this times that of the layer above; see learning_rates.
+        num_workers: processes that tokenize the prompts; None for none beside this one.
 
     Raises:
-        ValueError: see ActorCritic, PPOConfig.updates_per_rollout, checks and sharding.
-        DataError: no or too few prompts; see hftoolkit.data.prompts.
+        CheckpointError: a model that cannot serve; see ActorCritic and checks.
+        DataError: settings or data that cannot serve; see PPOConfig.updates_per_rollout, checks, ptx, sharding and
+            hftoolkit.data.prompts.
         MachineError: use_vllm without vLLM.
     """
 
@@ -84,12 +88,13 @@ class PPOTrainer(Trainer):
         peft_config=None,
         callbacks=None,
         optimizers=(None, None),
+        layer_decay=1.0,
+        num_workers=None,
     ):
-        self.updates_per_rollout = args.updates_per_rollout
+        self.updates_per_rollout, self.layer_decay = args.updates_per_rollout, layer_decay
         if args.use_vllm:
             require_vllm(model)
-        if args.ptx_coef and ptx_dataset is None:
-            raise ValueError(f"ptx_coef is {args.ptx_coef}, but there is no ptx_dataset: give one, or leave it 0")
+        require_ptx(args.ptx_coef, ptx_dataset)
         if peft_config is not None:
             from peft import get_peft_model
 
@@ -102,12 +107,11 @@ class PPOTrainer(Trainer):
         self.stop_strings = StopStrings(args.stop_strings, processing_class) if args.stop_strings else None
         self.reference = Reference(model, ref_model)
         self.reward_names = unique_names(self.reward_funcs)
-        self.prompt_options = prompt_options(args, pair.config)
+        require_ptx_rows(ptx_dataset, pair.config)
+        self.prompt_options = prompt_options(args, pair.config, value_model, self.reference.model, num_workers)
         prompts = training_prompts(train_dataset, processing_class, self.prompt_options, args.rollout_batch_size)
         held_out = held_out_prompts(eval_dataset, processing_class, self.prompt_options)
-        if args.total_episodes is not None:
-            rollouts = -(-args.total_episodes // args.rollout_batch_size)
-            args.max_steps = rollouts * self.updates_per_rollout
+        args.max_steps = planned_steps(args)
         self.kl_control = KLController(args.kl_coef, args.kl_target, args.kl_horizon)
         self.score_norm = RunningNorm() if args.score_norm else None
         self.ptx_dataset, self.experience = ptx_dataset, None
@@ -227,12 +231,8 @@ class PPOTrainer(Trainer):
     # Two learning rates, and checkpoints of two models.
 
     def create_optimizer(self, *args, **kwargs):
-        """Trainer's optimizer; with value_learning_rate, the weights of the value function in groups of their own."""
-        fresh = self.optimizer is None
-        optimizer = super().create_optimizer(*args, **kwargs)
-        if fresh and self.args.value_learning_rate is not None:
-            set_rate(optimizer, self.model.value_parameters(), self.args.value_learning_rate)
-        return optimizer
+        """Trainer's optimizer, but with the rates that layer_decay and value_learning_rate ask for."""
+        return learning_rates.create_optimizer(self, partial(super().create_optimizer, *args, **kwargs))
 
     def _save_checkpoint(self, model, trial):
         super()._save_checkpoint(model, trial)

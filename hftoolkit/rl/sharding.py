@@ -14,19 +14,21 @@ import torch
 from torch import nn
 from torch.distributed.tensor import DTensor
 
+from hftoolkit.errors import DataError
+
 
 def require_sharding_that_works(trainer):
     """Refuse what would train on other numbers than one process; see the messages.
 
     Raises:
-        ValueError: FSDP that Accelerate has not switched on, FSDP1, weights loaded by one process only, or ZeRO-3.
+        DataError: FSDP that Accelerate has not switched on, FSDP1, weights loaded by one process only, or ZeRO-3.
     """
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is not None and plugin.zero_stage == 3:
-        raise ValueError("PPO samples with whole weights, which ZeRO-3 does not give it: take stage 2, or FSDP2")
+        raise DataError("PPO samples with whole weights, which ZeRO-3 does not give it: take stage 2, or FSDP2")
     if trainer.args.fsdp and not trainer.is_fsdp_enabled:
         kind = trainer.accelerator.distributed_type.value
-        raise ValueError(
+        raise DataError(
             f"fsdp is set, but Accelerate runs {kind} here, with all weights in every process (on CPUs it knows no FSDP): "
             "leave fsdp out, or run on GPUs"
         )
@@ -34,12 +36,12 @@ def require_sharding_that_works(trainer):
         return
     plugin = trainer.accelerator.state.fsdp_plugin
     if plugin.fsdp_version != 2:
-        raise ValueError(
+        raise DataError(
             "PPO works with FSDP2, and this is FSDP1, inside whose summon_full_params no model may run: set "
             "fsdp_version: 2 in the configuration of accelerate, or version: 2 in fsdp_config"
         )
     if plugin.cpu_ram_efficient_loading:
-        raise ValueError(
+        raise DataError(
             "with cpu_ram_efficient_loading only the first process has the weights before training, and the reference "
             "of the others would be empty: set fsdp_cpu_ram_efficient_loading: false"
         )

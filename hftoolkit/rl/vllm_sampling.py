@@ -7,7 +7,7 @@ vLLM draws numbers of its own: a resumed run goes on with other responses than a
 
 import torch
 
-from hftoolkit.errors import MachineError
+from hftoolkit.errors import CheckpointError, MachineError
 from hftoolkit.rl.sampling import Responses
 from hftoolkit.training.adaptation import without_adapter
 
@@ -22,14 +22,14 @@ def require_vllm(policy):
 
     Raises:
         MachineError: vLLM is missing.
-        ValueError: a policy that vLLM cannot load by a name.
+        CheckpointError: a policy that vLLM cannot load by a name.
     """
     from trl.import_utils import is_vllm_available
 
     if not is_vllm_available():
         raise MachineError("use_vllm needs vLLM, which is not installed: pip install 'hftoolkit[vllm]' (GPUs only)")
     if not without_adapter(policy).name_or_path:
-        raise ValueError(
+        raise CheckpointError(
             "use_vllm needs a policy that vLLM can load too, from a folder or the Hub, and this one has no name_or_path: "
             "save it with its tokenizer and load it from there"
         )

@@ -10,6 +10,7 @@ import torch
 from accelerate.state import DistributedType
 from safetensors.torch import load_file
 
+from hftoolkit.errors import DataError
 from hftoolkit.rl.sharding import require_sharding_that_works
 
 SCRIPT = Path(__file__).with_name("ppo_process.py")
@@ -119,7 +120,7 @@ def test_what_would_train_on_other_numbers_is_refused(state, message):
     trainer = SimpleNamespace(
         accelerator=accelerator, args=SimpleNamespace(fsdp=True), is_fsdp_enabled=state.get("is_fsdp_enabled", True)
     )
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(DataError, match=message):
         require_sharding_that_works(trainer)
 
 

@@ -71,7 +71,16 @@ def tiny_args(folder, **changes):
 
 def tiny_trainer(folder, policy=None, reward=count_low_words, prompts=None, **changes):
     """A trainer; keywords that PPOTrainer takes go to it, the others to PPOConfig."""
-    names = ("value_model", "ref_model", "eval_dataset", "ptx_dataset", "peft_config", "callbacks")
+    names = (
+        "value_model",
+        "ref_model",
+        "eval_dataset",
+        "ptx_dataset",
+        "peft_config",
+        "callbacks",
+        "layer_decay",
+        "num_workers",
+    )
     own = {name: changes.pop(name) for name in names if name in changes}
     args = tiny_args(folder, **changes)
     policy = tiny_policy() if policy is None else policy
