@@ -33,6 +33,10 @@ class TaskArguments:
         default=0.05, metadata={"help": "prompts held out where there is no validation split", "min": 0, "below": 1}
     )
     max_eval_prompts: int = field(default=256, metadata={"help": "held-out prompts that are answered", "min": 1})
+    on_bad_row: Literal["stop", "skip"] = field(
+        default="stop", metadata={"help": "what a row without a prompt does: stop the run, or be left out and counted"}
+    )
+    max_bad_rows: int = field(default=10, metadata={"help": "rows that may be left out", "min": 1})
 
 
 def main(model_args, data_args, adaptation_args, task_args, training_args):
@@ -44,7 +48,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.evaluation.instructions import AnswerJudge
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
     from hftoolkit.rl.reward_sources import load_reward
-    from hftoolkit.rl.scoring import call_reward, combined_scores, unique_names
+    from hftoolkit.rl.trl_rewards import in_trls_form
     from hftoolkit.run import run_training
     from hftoolkit.training.adaptation import adapt, layer_decay_optimizer
     from hftoolkit.training.group_policy import before_training, fitting_prompts, group_policy_trainer, true_answers
@@ -57,25 +61,11 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         raise DataError("adaptation: frozen trains a new head only, and here is none: take full or lora")
 
     # 1. Prompts, and the rewards of what is answered to them.
-    splits = load_prompts(data_args, task_args.validation_fraction)
+    summary, chosen = {}, ("validation_fraction", "on_bad_row", "max_bad_rows")
+    splits = load_prompts(data_args, **{name: getattr(task_args, name) for name in chosen}, skipped=summary)
     if "validation" not in splits and training_args.eval_strategy != "no":
         raise DataError("there are no validation data: give --validation_fraction above 0, or --eval_strategy no")
-    found = [load_reward(name, task_args.reward_batch_size) for name in task_args.rewards]
-
-    def in_trls_form(function, name):
-        """A reward function that says which response it could not score."""
-        if hasattr(function, "model"):
-            function.model.to(training_args.device)
-
-        def score(prompts, completions, completion_ids, **columns):
-            on_error = task_args.on_reward_error
-            scores, used = call_reward(function, prompts, completions, completion_ids, columns, on_error)
-            parts = scores.unsqueeze(1), used.new_ones(len(used), 1), scores.new_ones(1)
-            scores = combined_scores(*parts, [name], prompts, completions, on_error)
-            return [float(value) if on and value.isfinite() else None for value, on in zip(scores, used, strict=True)]
-
-        score.__name__ = name
-        return score
+    rewards = [load_reward(name, task_args.reward_batch_size) for name in task_args.rewards]
 
     # 2. Tokenizer and policy.
     texts = ({"prompt": row["prompt"], "completion": ""} for row in splits["train"])
@@ -87,7 +77,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     grow_embeddings(policy, tokenizer)
     context = getattr(policy.config, "max_position_embeddings", None)
     limit = context and context - training_args.max_completion_length
-    summary = {"name": data_args.dataset, "fingerprint": fingerprint(splits["train"])}
+    summary |= {"name": data_args.dataset, "fingerprint": fingerprint(splits["train"])}
     for name, rows in splits.items():
         rows = rows if name == "train" else rows.take(min(task_args.max_eval_prompts, len(rows)))
         splits[name], tokens = fitting_prompts(rows, tokenizer, limit, task_args.on_long_prompt, name)
@@ -99,7 +89,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     trainer = group_policy_trainer(
         judge=AnswerJudge(true_answers(held_out), tokenizer, limit=len(held_out)) if asks else None,
         model=policy,
-        reward_funcs=[in_trls_form(*pair) for pair in zip(found, unique_names(found), strict=True)],
+        reward_funcs=in_trls_form(rewards, task_args.on_reward_error, training_args.device),
         args=training_args,
         train_dataset=splits["train"],
         eval_dataset=held_out,

@@ -14,6 +14,7 @@ shows some; trainer_state.json in the checkpoints has all.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from hftoolkit.arguments import AdaptationArguments, ExampleArguments, ModelArguments, parse_arguments
 from hftoolkit.errors import DataError, one_line_errors
@@ -34,6 +35,10 @@ class TaskArguments:
         default=0.05, metadata={"help": "prompts held out where there is no validation split", "min": 0, "below": 1}
     )
     max_eval_prompts: int = field(default=256, metadata={"help": "held-out prompts that are answered", "min": 1})
+    on_bad_row: Literal["stop", "skip"] = field(
+        default="stop", metadata={"help": "what a row without a prompt does: stop the run, or be left out and counted"}
+    )
+    max_bad_rows: int = field(default=10, metadata={"help": "rows that may be left out", "min": 1})
     ptx_dataset: str | None = field(
         default=None, metadata={"help": "documents for ptx_coef: builtin, files or a Hub id", "source": "dataset"}
     )
@@ -58,7 +63,8 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         raise DataError("adaptation: frozen trains a new head only, and here is none: take full or lora")
 
     # 1. Prompts, and the rewards of what is answered to them.
-    splits = load_prompts(data_args, task_args.validation_fraction)
+    skipped, chosen = {}, ("validation_fraction", "on_bad_row", "max_bad_rows")
+    splits = load_prompts(data_args, **{name: getattr(task_args, name) for name in chosen}, skipped=skipped)
     held_out = splits.get("validation")
     held_out = held_out and held_out.take(min(task_args.max_eval_prompts, len(held_out)))
     rewards = [load_reward(name, task_args.reward_batch_size) for name in task_args.rewards]
@@ -92,7 +98,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         trainer,
         card="ppo",
         arguments=(model_args, data_args, adaptation_args, task_args),
-        data_summary=describe_prompts(data_args.dataset, trainer),
+        data_summary=describe_prompts(data_args.dataset, trainer) | skipped,
         extra_metrics=evaluate_policy,
         shown_numbers=SHOWN,
     )

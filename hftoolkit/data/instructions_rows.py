@@ -6,14 +6,15 @@ r"""Instructions with answers: a row of any known form as a text prompt with its
     instruction, input, output               Alpaca; LLaMA-Factory's "system" and "history" beside them
     instruction, context, response           Dolly
     instruction, instances [{input, output}] Self-Instruct: one example for each instance
-    chosen, rejected; or prompt, completions, ranks or scores: preferences, whose best answer is the demonstration
+    chosen, rejected; or prompt, completions, ranks or scores: preferences, whose best answer is the demonstration; what
+                             is no plain text or HH-RLHF's is a conversation, as reward models read it
 
 The templates of Alpaca's prompts are those of tatsu-lab/stanford_alpaca, train.py (PROMPT_DICT), commit 15b51ae.
 """
 
 from hftoolkit.errors import DataError
 
-from .preferences_rows import read_preference
+from .preferences_rows import SPEAKERS, preference_parts
 
 PROMPT_WITH_INPUT = (
     "Below is an instruction that describes a task, paired with an input that provides further context. "
@@ -25,20 +26,15 @@ PROMPT_WITHOUT_INPUT = (
     "### Instruction:\n{instruction}\n\n### Response:"
 )
 END_OF_TEXT = "<|endoftext|>"  # ends completions that were written for GPT-2; the recipe adds the tokenizer's own
-ROLES = {
-    **dict.fromkeys(("user", "human"), "user"),
-    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
-}
 FORMS = (  # the columns that tell a form, in the order in which they are looked for
     ("messages",),
+    ("chosen", "rejected"),  # before conversations and instruction, which are their prompt in LLaMA-Factory's files
+    ("prompt", "completions"),
     ("conversations",),
     ("prompt", "completion"),
     ("instruction", "instances"),
     ("instruction", "output"),
     ("instruction", "response"),
-    ("chosen", "rejected"),
-    ("prompt", "completions"),
 )
 KNOWN = "; ".join(", ".join(form) for form in FORMS)
 
@@ -132,9 +128,9 @@ def _message(turn, where):
     if not isinstance(turn, dict) or any(key not in turn for key in keys):
         found = _listed(turn) if isinstance(turn, dict) else _kind(turn)
         raise DataError(f"{where}: a message has role and content, or from and value; this one is {found}")
-    role = ROLES.get(turn[keys[0]]) if isinstance(turn[keys[0]], str) else None
+    role = SPEAKERS.get(turn[keys[0]]) if isinstance(turn[keys[0]], str) else None
     if role is None:
-        raise DataError(f"{where}: unknown role {turn[keys[0]]!r}; the roles are {', '.join(ROLES)}")
+        raise DataError(f"{where}: unknown role {turn[keys[0]]!r}; the roles are {', '.join(SPEAKERS)}")
     return {"role": role, "content": _text(turn[keys[1]], f"the content of {role}", where)}
 
 
@@ -150,13 +146,13 @@ def _prompt_completion(row, where, chat):
 
 
 def _preferred(row, where, chat):
-    """The best answer of a preference; conversations stay such where the answer is a list of messages."""
-    if isinstance(row.get("chosen"), list):
-        asked = row["prompt"] if isinstance(row.get("prompt"), list) else []
-        return {"messages": conversation([*asked, *row["chosen"]], where, row.get("system"))}
-    found = read_preference(row, where)
+    """The best answer of a preference; a conversation where reward models read one, with the same prompt."""
+    found = preference_parts(row, where)
     best = max(range(len(found["scores"])), key=found["scores"].__getitem__)
-    return _example(found["prompt"], found["completions"][best], chat)
+    prompt, answer = found["prompt"], found["completions"][best]
+    if isinstance(prompt, str):
+        return _example(_text(prompt, "the prompt", where), answer, chat)
+    return {"messages": conversation([*prompt, {"role": "assistant", "content": answer}], where)}
 
 
 def _instances(row, where, chat):

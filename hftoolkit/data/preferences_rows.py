@@ -5,7 +5,12 @@ import math
 from hftoolkit.errors import DataError
 
 ASSISTANT, HUMAN = "\n\nAssistant:", "\n\nHuman:"
-ROLES = {"human": "user", "gpt": "assistant", "observation": "tool", "function_call": "assistant"}
+SPEAKERS = {
+    **dict.fromkeys(("user", "human"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "chatgpt", "bot", "model"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+}
+ROLES = SPEAKERS | {"observation": "tool", "function_call": "assistant"}
 SHAREGPT = {"from": "role", "value": "content"}
 FORMS = (
     "chosen and rejected (also with prompt, conversations or instruction), or prompt, completions and ranks or scores"
@@ -20,27 +25,38 @@ def read_preference(row, where: str, tokenizer=None) -> dict:
         tokenizer: see conversation_text.
 
     Raises:
-        DataError: no known form, an empty answer, equal answers, a margin that is no number, all answers tied.
+        DataError: see preference_parts.
 
     Example:
         {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."}
         -> {"prompt": "\n\nHuman: Hi\n\nAssistant:", "completions": [" Hello.", " No."], "scores": [1.0, 0.0],
             "margin": None}
     """
-    if not isinstance(row, dict):
-        raise DataError(f"{where}: a row is an object with {FORMS}, not {type(row).__name__}")
-    if "completions" in row:
-        prompt, completions, scores = _ranking(row, where, tokenizer)
-    elif "chosen" in row and "rejected" in row:
-        prompt, completions = _pair(row, where, tokenizer)
-        scores = [1.0, 0.0]
-    else:
-        raise DataError(f"{where}: no known form ({', '.join(map(str, list(row)[:8]))}); a row has {FORMS}")
+    found = preference_parts(row, where)
+    if isinstance(found["prompt"], list):
+        found["prompt"] = conversation_text(found["prompt"], tokenizer)
+        found["completions"] = [_as_written(text, tokenizer) for text in found["completions"]]
+    return found
+
+
+def preference_parts(row, where: str) -> dict:
+    """What read_preference gives, before a template writes it: the prompt of a conversation is its messages.
+
+    Raises:
+        DataError: no known form, an empty answer, equal answers, a margin that is no number, all answers tied.
+
+    Example:
+        {"prompt": "Hi", "chosen": [assistant "Hello."], "rejected": [assistant "No."]}
+        -> {"prompt": [{"role": "user", "content": "Hi"}], "completions": ["Hello.", "No."], "scores": [1.0, 0.0],
+            "margin": None}
+    """
+    prompt, completions = _prompt_and_answers(row, where)
+    scores = _scores(row, where) if "completions" in row else [1.0, 0.0]
     for number, text in enumerate(completions):
         if not text.strip():
-            name = ("chosen", "rejected")[number] if "chosen" in row else f"number {number}"
+            name = f"number {number}" if "completions" in row else ("chosen", "rejected")[number]
             raise DataError(f"{where}: the answer {name} is empty")
-    _refuse_equal_answers(completions, scores, where)
+    _refuse_equal_answers(completions if isinstance(prompt, str) else list(map(str.strip, completions)), scores, where)
     margin = row.get("margin")
     if margin is not None and not _is_number(margin):
         raise DataError(f"{where}: the margin {margin!r} is no finite number")
@@ -50,6 +66,26 @@ def read_preference(row, where: str, tokenizer=None) -> dict:
         "scores": scores,
         "margin": None if margin is None else float(margin),
     }
+
+
+def preference_prompt(row, where: str):
+    """The prompt alone, text or messages, of a row whose answers need not be good: they may be empty, equal or tied.
+
+    Raises:
+        DataError: no known form, or no prompt that the answers share.
+    """
+    return _prompt_and_answers(row, where)[0]
+
+
+def _prompt_and_answers(row, where):
+    """The prompt, text or messages, and its answers as texts."""
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: a row is an object with {FORMS}, not {type(row).__name__}")
+    if "completions" in row:
+        return _ranked(row, where)
+    if "chosen" in row and "rejected" in row:
+        return _pair(row, where)
+    raise DataError(f"{where}: no known form ({', '.join(map(str, list(row)[:8]))}); a row has {FORMS}")
 
 
 def _is_number(value):
@@ -64,12 +100,22 @@ def _refuse_equal_answers(completions, scores, where):
             raise DataError(f"{where}: {what} the same text, {text.strip()[:40]!r}: there is nothing to prefer")
 
 
-def _ranking(row, where, tokenizer):
+def _ranked(row, where):
+    prompt, completions = row.get("prompt"), row["completions"]
+    if not isinstance(completions, list) or not completions:
+        raise DataError(f"{where}: completions are a list of answers, not {str(completions)[:40]!r}")
+    if isinstance(prompt, str) and all(isinstance(text, str) for text in completions):
+        return prompt, completions
+    return _conversation(prompt, completions, where, row.get("system"))
+
+
+def _scores(row, where):
+    """Scores of a ranking; the higher is the better answer."""
     completions, given = row["completions"], [name for name in ("ranks", "scores") if row.get(name) is not None]
     if len(given) != 1:
         raise DataError(f"{where}: completions come with ranks or with scores, one of the two")
     name, values = given[0], row[given[0]]
-    if not isinstance(completions, list) or not isinstance(values, list) or len(completions) != len(values):
+    if not isinstance(values, list) or len(completions) != len(values):
         raise DataError(f"{where}: completions and {name} are lists of one length")
     if len(completions) < 2:
         raise DataError(f"{where}: {len(completions)} answers; a ranking has at least two")
@@ -78,33 +124,33 @@ def _ranking(row, where, tokenizer):
             raise DataError(f"{where}: {value!r} in {name} is no finite number")
     if len(set(values)) == 1:
         raise DataError(f"{where}: all {len(values)} answers are tied ({name} {values[0]}): none is preferred")
-    if isinstance(row.get("prompt"), str) and all(isinstance(text, str) for text in completions):
-        prompt = row["prompt"]
-    else:
-        written = [split_dialogue(row.get("prompt"), answer, where, tokenizer) for answer in completions]
-        prompt, completions = written[0][0], [answer for _, answer in written]
-    return prompt, completions, [float(-value if name == "ranks" else value) for value in values]
+    return [float(-value if name == "ranks" else value) for value in values]
 
 
-def _pair(row, where, tokenizer):
-    sides = [row["chosen"], row["rejected"]]
+def _pair(row, where):
+    sides, system = [row["chosen"], row["rejected"]], row.get("system")
+    prompt = row["prompt"] if row.get("conversations") is None and "prompt" in row else row.get("conversations")
     if all(isinstance(side, str) for side in sides):
         if isinstance(row.get("instruction"), str):  # LLaMA-Factory's Alpaca form
             question = "\n".join(text for text in (row["instruction"], row.get("input")) if text)
-            system = [{"role": "system", "content": row["system"]}] if row.get("system") else []
-            return _dialogue([*system, {"role": "user", "content": question}], sides, where, tokenizer)
-        if isinstance(row.get("prompt"), list):
-            return _dialogue(row["prompt"], sides, where, tokenizer)
-        return (row["prompt"], sides) if isinstance(row.get("prompt"), str) else split_pair(*sides, where)
-    prompt = row.get("conversations", row.get("prompt"))
+            return _conversation(question, sides, where, system)
+        if not isinstance(prompt, list):
+            return (prompt, sides) if isinstance(prompt, str) else split_pair(*sides, where)
     if isinstance(prompt, str) and any(len(side) > 1 for side in sides if isinstance(side, list)):
         prompt = None  # the answers hold the whole conversation, as in UltraFeedback's
-    if row.get("system") and isinstance(prompt, list):
-        prompt = [{"role": "system", "content": row["system"]}, *prompt]
-    (prompt_text, chosen), (other, rejected) = [split_dialogue(prompt, side, where, tokenizer) for side in sides]
-    if prompt_text != other:
-        raise DataError(f"{where}: chosen and rejected answer different conversations")
-    return prompt_text, [chosen, rejected]
+    return _conversation(prompt, sides, where, system)
+
+
+def _conversation(prompt, answers, where, system):
+    """Messages before the answers, and the answers as texts."""
+    split = [split_messages(prompt, answer, where) for answer in answers]
+    messages = split[0][0]
+    if any(before != messages for before, _ in split):
+        raise DataError(f"{where}: chosen and rejected, or ranked answers, answer different conversations")
+    if system and messages[0]["role"] != "system":
+        messages = _messages([{"role": "system", "content": system}, *messages], where)
+    texts = [text for _, text in split]
+    return messages, texts
 
 
 def split_pair(chosen: str, rejected: str, where: str) -> tuple[str, list[str]]:
@@ -132,10 +178,6 @@ def split_pair(chosen: str, rejected: str, where: str) -> tuple[str, list[str]]:
     return chosen[:cut], answers
 
 
-def _dialogue(messages, answers, where, tokenizer):
-    return conversation_text(_messages(messages, where), tokenizer), [_as_written(text, tokenizer) for text in answers]
-
-
 def _as_written(answer, tokenizer):
     """An answer as it stands after the prompt; HH-RLHF's form has a space before it."""
     return answer if _has_template(tokenizer) else f" {answer.lstrip()}"
@@ -143,12 +185,28 @@ def _as_written(answer, tokenizer):
 
 def split_dialogue(prompt, answer, where, tokenizer):
     """(prompt, answer) as texts: the answer is the assistant's last message, all before it is the prompt."""
+    before, text = split_messages(prompt, answer, where)
+    return conversation_text(before, tokenizer), _as_written(text, tokenizer)
+
+
+def split_messages(prompt, answer, where):
+    """(messages, text): the text is the assistant's last message, the messages are all before it.
+
+    Args:
+        prompt: text, messages or None.
+        answer: text, a message, or messages that go on from the prompt.
+
+    Raises:
+        DataError: no messages, or none of the assistant after others.
+    """
     prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt or []
     answer = [{"role": "assistant", "content": answer}] if isinstance(answer, str) else answer
-    *before, last = _messages([*prompt, *(answer if isinstance(answer, list) else [answer])], where)
+    *before, last = _messages([*prompt, *(answer if isinstance(answer, list) else [answer])], where) or [
+        {"role": None}
+    ]
     if last["role"] != "assistant" or not before:
         raise DataError(f"{where}: an answer is a message of the assistant that follows one of the user")
-    return conversation_text(before, tokenizer), _as_written(last["content"], tokenizer)
+    return before, last["content"]
 
 
 def _messages(messages, where):

@@ -19,7 +19,8 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
         num_workers: processes that tokenize; None for none beside this one.
 
     Raises:
-        DataError: no such column; an empty prompt; one that is too long, naming its row and length; none left.
+        DataError: no such column; an empty prompt; a conversation that no chat template can write; one that is too long,
+            naming its row and length; none left.
     """
     column = next((column for column in COLUMNS if column in dataset.column_names), None)
     if column is None:
@@ -28,7 +29,7 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
         )
 
     def encode(row, index):
-        ids = prompt_ids(row[column], tokenizer)
+        ids = _ids_or_error(row[column], tokenizer, f"row {index} of the {name} prompts")
         if not ids:
             raise DataError(
                 f"row {index} of the {name} prompts is empty: a response needs at least one token before it"
@@ -51,6 +52,25 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
     if len(found) == 0:
         raise DataError(f"no {name} prompt is left: all {len(dataset)} have more than {max_prompt_length} tokens")
     return found
+
+
+def _ids_or_error(prompt, tokenizer, place):
+    """Token ids of one prompt.
+
+    Raises:
+        DataError: a conversation, and the tokenizer has no chat template, or one that refuses it.
+    """
+    import jinja2
+
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], dict) and not tokenizer.chat_template:
+        raise DataError(
+            f"{place} is a conversation, and the tokenizer has no chat template: begin with a model that was fine-tuned on "
+            "conversations (recipes/sft.py), or give prompts as text"
+        )
+    try:
+        return prompt_ids(prompt, tokenizer)
+    except (jinja2.TemplateError, TypeError) as error:
+        raise DataError(f"{place} cannot be written by the tokenizer's chat template: {error}") from error
 
 
 def prompt_ids(prompt, tokenizer):

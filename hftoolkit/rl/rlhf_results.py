@@ -103,7 +103,8 @@ def held_out(data_args, task_args):
     Raises:
         DataError: there are none.
     """
-    splits = load_prompts(data_args, task_args.validation_fraction)
+    chosen = ("validation_fraction", "on_bad_row", "max_bad_rows")
+    splits = load_prompts(data_args, **{name: getattr(task_args, name) for name in chosen})
     if "validation" not in splits:
         raise DataError("no prompts are held out, and the report asks them: give --ppo.validation_fraction above 0")
     found = splits["validation"]

@@ -114,7 +114,7 @@ def test_the_best_answer_of_a_preference_is_a_demonstration():
     [
         (
             {"question": "Hi", "answer": "Hello."},
-            "the row has question, answer; accepted are messages; conversations;",
+            "the row has question, answer; accepted are messages; chosen, rejected;",
         ),
         ({}, "the row has no columns"),
         (["Hi", "Hello."], "a row is an object with named fields, not list"),

@@ -1,11 +1,14 @@
 """Prompts as text, conversations and ids, and those that cannot be used."""
 
+import json
+
 import pytest
 from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from hftoolkit.data.prompt_sources import prompt_rows
+from hftoolkit.arguments import ExampleArguments
+from hftoolkit.data.prompt_sources import load_prompts, prompt_rows
 from hftoolkit.data.prompts import as_dataset, tokenize_prompts
 from hftoolkit.errors import DataError
 from hftoolkit.tokenization.chat import CHAT_TEMPLATE
@@ -75,6 +78,58 @@ def test_what_is_no_prompt(tokenizer):
         encode(["a", " "], tokenizer)
     with pytest.raises(DataError, match="columns text, but none of prompt, messages, input_ids"):
         encode([{"text": "a"}], tokenizer)
+
+
+def test_a_conversation_needs_a_chat_template_that_takes_it(tokenizer):
+    rows = [{"prompt": [{"role": "user", "content": "a"}]}]
+    with pytest.raises(DataError, match=r"row 0 of the training prompts is a conversation, .*recipes/sft\.py"):
+        encode(rows, tokenizer)
+    tokenizer.chat_template = "{{ raise_exception('no users here') }}"
+    with pytest.raises(DataError, match="row 0 of the evaluation prompts cannot be written .* no users here"):
+        encode(rows, tokenizer, name="evaluation")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """The prompts of a file with these rows."""
+
+    def prompts_of(*rows, **options):
+        lines = (row if isinstance(row, str) else json.dumps(row) for row in rows)
+        (tmp_path / "a.jsonl").write_text("\n".join(lines))
+        return load_prompts(ExampleArguments(dataset=str(tmp_path / "a.jsonl")), 0, **options)["train"]["prompt"][:]
+
+    return prompts_of
+
+
+def test_rows_without_a_prompt_stop_or_are_left_out(load, caplog):
+    rows = [{"prompt": "a"}, {"prompt": ""}, "{broken", {"prompt": "b"}]
+    with pytest.raises(DataError, match=r"a.jsonl:2: the prompt is ''.*--on_bad_row skip"):
+        load(*rows)
+    skipped = {}
+    assert load(*rows, on_bad_row="skip", max_bad_rows=2, skipped=skipped) == ["a", "b"]
+    assert skipped["skipped"] == 2 and "a.jsonl:3:2: broken JSON" in skipped["skipped_at"][1]
+    assert "2 rows are left out: " in caplog.text
+    with pytest.raises(DataError, match="more than 1 rows cannot be read: .*raise --max_bad_rows"):
+        load(*rows, on_bad_row="skip", max_bad_rows=1)
+
+
+def test_prompts_of_another_form_are_named(load):
+    chat = {"prompt": [{"role": "user", "content": "b"}]}
+    with pytest.raises(DataError, match=r"a.jsonl:3: the prompt is a conversation, but those before are text"):
+        load({"prompt": "a"}, {"prompt": "b"}, chat)
+    with pytest.raises(DataError, match=r"a.jsonl:2: the prompt is text, but those before are a conversation"):
+        load(chat, {"prompt": "a"})
+    with pytest.raises(DataError, match=r"a.jsonl:1: the prompt is .*has to be text or a conversation"):
+        load({"prompt": ["a", "b"]})
+
+
+def test_answers_that_are_not_read_need_not_be_good(load):
+    hh = "\n\nHuman: Hi\n\nAssistant:"
+    pairs = [{"chosen": hh, "rejected": f"{hh} No."}, {"chosen": f"{hh} No.", "rejected": f"{hh} No."}]
+    assert load(*pairs) == [hh] * 2
+    assert load({"prompt": "Hi", "completions": ["No.", "No."], "ranks": [1, 1]}) == ["Hi"]
+    with pytest.raises(DataError, match="their prompts are not the same"):
+        load({"chosen": f"{hh} A\n\nHuman: x\n\nAssistant: y", "rejected": f"{hh} B"})
 
 
 def test_preferences_hold_prompts():

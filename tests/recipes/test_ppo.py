@@ -69,15 +69,17 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path):
 
 def test_low_rank_updates_a_reward_of_its_own_and_a_file_of_prompts(tmp_path):
     rows = [{"prompt": row["prompt"], "number": n} for n, row in enumerate(question_prompts(70))]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*rows, {"prompt": ""}]))
     (tmp_path / "mine.py").write_text(
         "def vowels(completions, number, **columns):\n"
         "    assert len(number) == len(completions)\n"
         "    return [sum(c in 'aeiou' for c in text) / 20 for text in completions]\n"
     )
     options = ["--dataset", tmp_path / "prompts.jsonl", "--rewards", f"{tmp_path / 'mine.py'}:vowels"]
+    options += ["--on_bad_row", "skip", "--max_bad_rows", "1"]
     results = run(*SHORT, *options, "--adaptation", "lora", "--output_dir", tmp_path / "run")
     assert results["eval_rewards/vowels"] == pytest.approx(results["eval_reward"])
+    assert json.loads((tmp_path / "run/run.json").read_text())["data"]["skipped"] == 1
     assert (tmp_path / "run/adapter/adapter_config.json").is_file()
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "run").eval()
     assert not any("lora" in name for name in merged.state_dict())
