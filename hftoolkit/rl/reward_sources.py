@@ -1,6 +1,9 @@
 """Rewards by name, as recipes take them: a reward model, a function in a Python file, or one that is built in."""
 
 import importlib.util
+import itertools
+import sys
+import traceback
 from pathlib import Path
 
 from hftoolkit.errors import CheckpointError, DataError
@@ -29,7 +32,7 @@ def load_reward(name, batch_size=16, max_length=None):
         batch_size, max_length: of a reward model.
 
     Raises:
-        DataError: no such file or function.
+        DataError: no such file or function, or a file that is no program or raises; naming its line.
         CheckpointError: the model has no scalar head; see RewardModel.
     """
     if name in BUILTIN:
@@ -41,17 +44,33 @@ def load_reward(name, batch_size=16, max_length=None):
 
 
 def load_function(path, name):
-    """A function from a Python file."""
+    """A function from a Python file, which is run anew at each call."""
     if not path.is_file():
         raise DataError(f"the reward {path}:{name}: there is no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _run_file(path)
     found = getattr(module, name, None)
     if not callable(found):
         defined = ", ".join(key for key, value in vars(module).items() if callable(value) and not key.startswith("_"))
         raise DataError(f"{path} has no function {name!r}; it has {defined or 'none'}")
     return found
+
+
+def _run_file(path):
+    """The module of a Python file, known to the interpreter (dataclasses ask it) by a name that no other has."""
+    names = (f"reward_file_{path.stem}_{number}" for number in itertools.count())
+    name = next(name for name in names if name not in sys.modules)
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
+        place, what = f"{path}:{own[-1]}" if own else str(path), str(error)
+        if isinstance(error, SyntaxError):  # in this file, or in one that it imports
+            place, what = f"{path if error.filename == spec.origin else error.filename}:{error.lineno}", error.msg
+        raise DataError(f"{place}: the reward file cannot be run, {type(error).__name__}: {what}") from error
+    return module
 
 
 def load_reward_model(source, batch_size=16, max_length=None):
