@@ -53,6 +53,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
     from hftoolkit.loading import grow_embeddings, load_model, load_tokenizer
     from hftoolkit.rl.ppo_results import SHOWN, describe_prompts, evaluate_policy, language_model_rows, value_model_for
     from hftoolkit.rl.ppo_trainer import PPOTrainer
+    from hftoolkit.rl.ptx import require_ptx
     from hftoolkit.rl.reward_sources import load_reward
     from hftoolkit.run import run_training
     from hftoolkit.training.adaptation import adapt
@@ -61,6 +62,7 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         raise DataError("name what PPO is to reach with --rewards: a reward model, file.py:function, or judge")
     if adaptation_args.adaptation == "frozen":
         raise DataError("adaptation: frozen trains a new head only, and here is none: take full or lora")
+    require_ptx(training_args.ptx_coef, task_args.ptx_dataset)
 
     # 1. Prompts, and the rewards of what is answered to them.
     skipped, chosen = {}, ("validation_fraction", "on_bad_row", "max_bad_rows")
@@ -93,6 +95,8 @@ def main(model_args, data_args, adaptation_args, task_args, training_args):
         value_model=value_model,
         eval_dataset=held_out,
         ptx_dataset=ptx,
+        layer_decay=adaptation_args.layer_decay,
+        num_workers=data_args.preprocessing_num_workers,
     )
     return run_training(
         trainer,

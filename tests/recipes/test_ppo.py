@@ -10,6 +10,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from hftoolkit.data.microworld import question_prompts
 from hftoolkit.errors import CheckpointError, DataError
 from hftoolkit.recipes import ppo
+from hftoolkit.rl.ppo_trainer import PPOTrainer
 
 TINY = ["--config", "gpt/ppo_tiny", "--use_cpu"]
 SHORT = [*TINY, "--total_episodes", "64", "--builtin_examples", "64", "--eval_steps", "16", "--save_steps", "8"]
@@ -115,6 +116,21 @@ def test_a_policy_that_has_gone_too_far_is_not_updated_again(tmp_path):
     assert results["eval_kl"] > 0.01
 
 
+def test_of_total_episodes_and_max_steps_the_fewer_steps_count(tmp_path, monkeypatch):
+    """The config sets total_episodes, 32 steps of them; what the command line asks of rates and processes arrives too."""
+    asked, plain = {}, PPOTrainer.__init__
+
+    def init(self, *args, **given):
+        asked.update(given)
+        plain(self, *args, **given | {"num_workers": None})
+
+    monkeypatch.setattr(PPOTrainer, "__init__", init)
+    options = ["--max_steps", "4", "--layer_decay", "0.5", "--preprocessing_num_workers", "2", "--eval_strategy", "no"]
+    results = run(*SHORT, *options, "--output_dir", tmp_path / "run")
+    assert results["steps"] == 4
+    assert asked["layer_decay"] == 0.5 and asked["num_workers"] == 2
+
+
 @pytest.fixture(scope="module")
 def reward_model(finished, tmp_path_factory):
     """A reward model with the policy's tokenizer, from the policy itself."""
@@ -145,6 +161,8 @@ def test_a_reward_model_that_the_value_function_begins_as(finished, reward_model
         (["--rewards", "no/such/model"], CheckpointError, "no/such/model is no reward model"),
         (["--value", "reward"], DataError, "none of the rewards is one"),
         (["--adaptation", "frozen"], DataError, "take full or lora"),
+        (["--ptx_dataset", "builtin"], DataError, "ptx_coef is 0, so that nothing would be learned from it"),
+        (["--ptx_coef", "1"], DataError, "there is no ptx_dataset"),
         (["--dataset", "FILE"], DataError, r"prompts.jsonl:2.*prompt"),
     ],
 )
