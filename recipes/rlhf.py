@@ -49,12 +49,13 @@ def main(args):
     from accelerate import PartialState
 
     from hftoolkit.recipes import ppo, reward, sft
-    from hftoolkit.rl.rlhf_results import earlier_report, held_out, make_report
+    from hftoolkit.rl.rlhf_checks import check_before_training, check_with_policy
+    from hftoolkit.rl.rlhf_results import earlier_report, make_report
     from hftoolkit.rl.rlhf_stages import STAGES, TRUTH, arguments_or_done, stage_words
     from hftoolkit.training.disk import explained, require_writable
     from hftoolkit.training.progress import say
 
-    # 1. The arguments of all stages are checked before the first one starts.
+    # 1. The arguments of all stages are checked before the first one starts, and what they name is looked at.
     folder, recipes = Path(args.output_dir), {"sft": sft, "reward": reward, "ppo": ppo}
     truth = args.true_reward
     if truth == "auto":
@@ -74,19 +75,21 @@ def main(args):
         say(f"already done: {folder}")
         return report
     settings = {name: arguments_of(name, checks=True) for name in STAGES}
-    prompts = held_out(settings["ppo"][1], settings["ppo"][3])
+    prompts = check_before_training(settings, options["truth"], args.model_name_or_path)
 
     # 2. The stages; one that is finished with these arguments is left as it is, and one with others is refused.
     for name in STAGES:
         say(f"stage {name}: {folder / name}")
         if (left := arguments_of(name)) is not None:
             recipes[name].main(*left)
+        if name == "sft":  # tokenizer and context are known now
+            check_with_policy(folder / name, settings["ppo"], prompts)
 
     # 3. What each has changed.
     if not PartialState().is_main_process:
         return None
     with explained(folder):
-        return make_report(folder, args, prompts, settings["ppo"][4], options["truth"])
+        return make_report(folder, args, prompts["validation"], settings["ppo"][4], options["truth"])
 
 
 def parse(argv=None):

@@ -9,7 +9,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 import hftoolkit.models  # noqa: F401
 from hftoolkit.arguments.output_folder import differences
-from hftoolkit.data.prompt_sources import load_prompts
 from hftoolkit.data.prompts import prompt_ids
 from hftoolkit.errors import DataError
 from hftoolkit.rl.checks import held_out_prompts, prompt_options
@@ -95,20 +94,6 @@ def make_report(folder, arguments, prompts, ppo_args, truth=None):
     say(tables.split("\n## Samples")[0])
     say(f"done: {folder / TABLES}")
     return read_json(folder / REPORT)
-
-
-def held_out(data_args, task_args):
-    """The held-out prompts of the stage ppo, as its recipe chooses them.
-
-    Raises:
-        DataError: there are none.
-    """
-    chosen = ("validation_fraction", "on_bad_row", "max_bad_rows")
-    splits = load_prompts(data_args, **{name: getattr(task_args, name) for name in chosen})
-    if "validation" not in splits:
-        raise DataError("no prompts are held out, and the report asks them: give --ppo.validation_fraction above 0")
-    found = splits["validation"]
-    return found.take(min(task_args.max_eval_prompts, len(found)))
 
 
 def readable_prompts(prompts, readers, args):

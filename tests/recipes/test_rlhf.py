@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from hftoolkit.errors import DataError
 from hftoolkit.recipes import ppo, reward, rlhf, sft
-from hftoolkit.rl import rlhf_results
+from hftoolkit.rl import rlhf_checks, rlhf_results
 
 TINY = ["--config", "gpt/rlhf_tiny", "--use_cpu", "--sft.max_steps", "8", "--reward.max_steps", "4"]
 TINY += [
@@ -86,12 +86,12 @@ def started(monkeypatch):
     for recipe in (sft, reward, ppo):
         stand_in(recipe)
     monkeypatch.setattr(rlhf_results, "make_report", lambda *arguments: {})
+    monkeypatch.setattr(rlhf_checks, "check_with_policy", lambda *arguments: None)
     return names
 
 
 def test_a_finished_stage_is_not_taken_for_one_with_other_arguments(started, tmp_path, capsys):
     words = [*TINY, "--output_dir", tmp_path / "run"]
-    run(*words)
     run(*words)  # interrupted before the report
     assert started == ["sft", "reward", "ppo"]
     capsys.readouterr()
@@ -120,7 +120,24 @@ def test_mistakes_of_the_last_stage_are_found_before_the_first(tmp_path, capsys)
     quiet = ["--ppo.eval_strategy", "no", "--ppo.eval_on_start", "false", "--ppo.validation_fraction", "0"]
     with pytest.raises(DataError, match=r"give --ppo\.validation_fraction above 0"):
         run(*TINY, *quiet, "--ppo.dataset", _prompts(tmp_path), "--output_dir", tmp_path / "run")
+    with pytest.raises(DataError, match=r"stage ppo \(.*--ppo.KEY\): .*there is no file nothing.py"):
+        run(*TINY, "--true_reward", "nothing.py:f", "--output_dir", tmp_path / "run")
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        run(*TINY, "--ppo.rollout_batch_size", "33", "--output_dir", tmp_path / "run")
+    assert "rollout_batch_size 33 is no multiple" in capsys.readouterr().err
     assert not list((tmp_path / "run").iterdir())
+
+
+def test_the_sft_model_is_looked_at_before_more_is_trained(started, tmp_path, monkeypatch):
+    def refuse(folder, settings, prompts):
+        assert folder == tmp_path / "run/sft" and settings[4].rollout_batch_size == 32 and len(prompts["train"]) == 256
+        raise DataError("too long")
+
+    monkeypatch.setattr(rlhf_checks, "check_with_policy", refuse)
+    with pytest.raises(DataError, match="too long"):
+        run(*TINY, "--output_dir", tmp_path / "run")
+    assert started == ["sft"]
 
 
 def _prompts(folder):
