@@ -60,7 +60,7 @@ def _measured(trainer, pair, data, rows):
     kept, used = given.isfinite(), applies & parts.isfinite()
     kl = (scores.logprobs - scores.ref_logprobs).masked_fill(~found.mask, 0.0).sum(dim=1)
     columns = [torch.ones_like(given), given, *(x.cpu() for x in (kl, found.response_lengths, found.ended))]
-    shown = zip(batch["prompt"], completions_of(trainer, found), given.tolist(), strict=True)
+    shown = zip(batch["prompt"], completions_of(trainer, found, batch["prompt"]), given.tolist(), strict=True)
     trainer.samples = [
         {"prompt": prompt, "completion": text, "reward": reward if reward == reward else None}
         for prompt, text, reward in list(shown)[: trainer.args.num_sample_completions]

@@ -16,6 +16,7 @@ from hftoolkit.rl.advantages import (
     token_rewards,
     whiten,
 )
+from hftoolkit.rl.completion_texts import are_conversations, completion_texts
 from hftoolkit.rl.experience import Experience
 from hftoolkit.rl.rollout import pack_right, sample_rollout, score_rollout
 from hftoolkit.rl.scoring import call_reward, combined_scores, shape_scores, without_score
@@ -114,21 +115,20 @@ def pad_id(tokenizer: PreTrainedTokenizerBase, stop_token_ids):
     return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else next(iter(stop_token_ids), 0)
 
 
-def completions_of(trainer, found):
-    """Texts of the responses, without special tokens and without the string that ended them."""
-    texts = trainer.processing_class.batch_decode(found.completion_ids(), skip_special_tokens=True)
-    return texts if trainer.stop_strings is None else [trainer.stop_strings.cut(text) for text in texts]
+def completions_of(trainer, found, prompts):
+    """Texts of the responses to these prompts; see completion_texts."""
+    return completion_texts(trainer.processing_class, found, prompts, trainer.stop_strings)
 
 
 def rewards_of(trainer, data, found):
     """What each reward function gives each response, (b, F), and where it applies, (b, F)."""
-    prompts, completions = data["prompt"], completions_of(trainer, found)
-    if prompts and not isinstance(prompts[0], str):  # conversations: TRL gives a list of messages for each
+    prompts, ids = data["prompt"], found.completion_ids()
+    completions = completions_of(trainer, found, prompts)
+    if are_conversations(prompts):  # TRL gives a list of messages for each
         answers = [[{"role": "assistant", "content": text}] for text in completions]
     else:
         answers = completions
     columns = {name: values for name, values in data.items() if name not in ("prompt", "prompt_ids")}
-    ids = found.completion_ids()
     columns["trainer_state"] = trainer.state
     given = (prompts, answers, ids, columns, trainer.args.on_reward_error)
     results = [call_reward(function, *given) for function in trainer.reward_funcs]
@@ -202,8 +202,7 @@ def combined(trainer, found, parts, applies):
     weights = trainer.reward_weights.to(parts.device)
     prompts = completions = None
     if args.on_reward_error == "stop" and without_score(parts, applies, weights).any():  # texts for the message
-        prompts = decode([r[:n] for r, n in zip(found.input_ids.tolist(), found.prompt_lengths.tolist(), strict=True)])
-        completions = decode(found.completion_ids())
+        prompts, completions = (decode(list(ids)) for ids in zip(*found.token_ids(), strict=True))
     return combined_scores(parts, applies, weights, trainer.reward_names, prompts, completions, args.on_reward_error)
 
 

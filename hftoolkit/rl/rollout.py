@@ -37,10 +37,14 @@ class Rollout:
         places = torch.arange(self.logprobs.shape[1], device=self.input_ids.device)
         return places < self.response_lengths.unsqueeze(1)
 
+    def token_ids(self):
+        """Token ids of prompts and responses, a pair of lists for each row; the stop token is part of the response."""
+        rows = zip(self.input_ids.tolist(), self.prompt_lengths.tolist(), self.response_lengths.tolist(), strict=True)
+        return [(row[:begin], row[begin : begin + n]) for row, begin, n in rows]
+
     def completion_ids(self):
         """Token ids of the responses, one list each, the stop token included."""
-        pairs = zip(self.prompt_lengths.tolist(), self.response_lengths.tolist(), strict=True)
-        return [row[begin : begin + n] for row, (begin, n) in zip(self.input_ids.tolist(), pairs, strict=True)]
+        return [response for _, response in self.token_ids()]
 
 
 def sample_rollout(policy, prompts, uniforms, args, *, stop_token_ids, pad_id, stop_strings=None, generator=None):

@@ -411,7 +411,7 @@ def test_the_end_of_a_response_is_the_stop_token_that_was_set(tmp_path):
 
 def test_columns_and_several_rewards(tmp_path):
     def matches(completions, wanted):
-        return [float(text.startswith(word)) for text, word in zip(completions, wanted, strict=True)]
+        return [float(text.split()[:1] == [word]) for text, word in zip(completions, wanted, strict=True)]
 
     prompts = [{"prompt": "w1", "wanted": "w2"}] * 16
     trainer = trained(tmp_path, reward=[count_low_words, matches], prompts=prompts, reward_weights=[0.0, 2.0])
