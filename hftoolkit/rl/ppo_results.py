@@ -43,17 +43,23 @@ def value_model_for(name, rewards, policy):
 
 
 def language_model_rows(dataset, tokenizer, length):
-    """Pretraining text for ptx_coef: documents joined by the end token and cut into rows of `length` tokens."""
+    """Pretraining text for ptx_coef: documents joined by the end token and cut into rows of `length` tokens.
+
+    A tokenizer without an end token joins them as they are.
+    """
     from hftoolkit.arguments import DataArguments
     from hftoolkit.data.text import load_documents
 
     documents = load_documents(DataArguments(dataset=dataset, builtin_documents=2000))["train"]
-    ids = []
+    ids, end = [], [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     for text in documents["text"]:
-        ids += [*tokenizer(text)["input_ids"], tokenizer.eos_token_id]
+        ids += tokenizer(text)["input_ids"] + end
     rows = [ids[begin : begin + length] for begin in range(0, len(ids) - length + 1, length)]
     if not rows:
-        raise DataError(f"ptx_dataset {dataset} holds {len(ids)} tokens, less than one row of {length}")
+        raise DataError(
+            f"ptx_dataset {dataset} holds {len(ids)} tokens, less than one row of {length}: give more text, or set a smaller "
+            "ptx_max_length"
+        )
     return Dataset.from_dict({"input_ids": rows})
 
 

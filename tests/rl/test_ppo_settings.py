@@ -3,11 +3,12 @@
 import pytest
 import torch
 from datasets import Dataset
-from tiny_ppo import WORDS, count_low_words, tiny_args, tiny_prompts, tiny_text, tiny_trainer
+from tiny_ppo import WORDS, count_low_words, tiny_args, tiny_prompts, tiny_text, tiny_tokenizer, tiny_trainer
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, Trainer
 
 from hftoolkit.errors import DataError
 from hftoolkit.rl.config import PPOConfig
+from hftoolkit.rl.ppo_results import language_model_rows
 
 SHORT = dict(vocab_size=len(WORDS), n_layer=1, n_embd=16, n_head=2, n_positions=10)
 
@@ -134,3 +135,17 @@ def test_prompts_are_tokenized_by_the_processes_that_were_asked_for(tmp_path, mo
     )
     tiny_trainer(tmp_path, num_workers=3, eval_dataset=tiny_prompts(2))
     assert asked == [3, 3]
+
+
+def test_pretraining_text_of_a_tokenizer_without_an_end_token(tmp_path):
+    (tmp_path / "text.txt").write_text("w1 w2 w3\n\n" * 3)  # the last is held out
+    tokenizer = tiny_tokenizer()
+    with_end = language_model_rows(str(tmp_path / "text.txt"), tokenizer, 8)
+    assert with_end["input_ids"][:] == [[4, 5, 6, 2, 4, 5, 6, 2]]
+    tokenizer.eos_token = None
+    without = language_model_rows(str(tmp_path / "text.txt"), tokenizer, 6)
+    assert without["input_ids"][:] == [[4, 5, 6, 4, 5, 6]]
+    with pytest.raises(
+        DataError, match="holds 6 tokens, less than one row of 7: give more text, or set a smaller ptx_max"
+    ):
+        language_model_rows(str(tmp_path / "text.txt"), tokenizer, 7)
