@@ -8,9 +8,11 @@ import math
 from typing import NamedTuple
 
 import torch
+from transformers import TrainerState
 
 from hftoolkit.rl.actor_critic import last_hidden_state, predicting, token_logprobs
 from hftoolkit.rl.checks import stop_tokens
+from hftoolkit.rl.completion_texts import are_conversations, completion_texts
 from hftoolkit.rl.make_experience import pad_id, uniform_numbers
 from hftoolkit.rl.rollout import sample_rollout
 from hftoolkit.rl.scoring import call_reward
@@ -35,7 +37,7 @@ class Answers(NamedTuple):
 
 
 @torch.no_grad()
-def answer(model, tokenizer, prompts, rewards, args, reference=None):
+def answer(model, tokenizer, prompts, rewards, args, reference=None, state=None):
     """Sample an answer to each prompt, for every model with the same random numbers, and let it be scored.
 
     Args:
@@ -45,6 +47,7 @@ def answer(model, tokenizer, prompts, rewards, args, reference=None):
         args: PPOConfig: what ends a response, response_length, temperature, rollout_forward_batch_size, seed, and
             on_reward_error.
         reference: the model to which the KL is measured; None where the vocabularies differ.
+        state: TrainerState after PPO, which reward functions may ask for; None is that before any training.
     """
     model.eval()
     stops = stop_tokens(args, tokenizer, model.config)
@@ -59,12 +62,11 @@ def answer(model, tokenizer, prompts, rewards, args, reference=None):
         stop_strings=strings,
         generator=torch.Generator().manual_seed(args.seed),
     )
-    texts = tokenizer.batch_decode(found.completion_ids(), skip_special_tokens=True)
-    texts = texts if strings is None else [strings.cut(text) for text in texts]
-    columns = prompts[:]
+    columns = prompts[:] | {"trainer_state": state or TrainerState()}
     asked = columns.pop("prompt")
     columns.pop("prompt_ids")
-    answers = texts if isinstance(asked[0], str) else [[{"role": "assistant", "content": text}] for text in texts]
+    texts = completion_texts(tokenizer, found, asked, strings)
+    answers = [[{"role": "assistant", "content": text}] for text in texts] if are_conversations(asked) else texts
     scores = {
         name: _scores(function, asked, answers, found.completion_ids(), columns, args.on_reward_error)
         for name, function in rewards.items()

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, TrainerState
 
 import hftoolkit.models  # noqa: F401
 from hftoolkit.arguments.output_folder import differences
@@ -66,7 +66,7 @@ def make_report(folder, arguments, prompts, ppo_args, truth=None):
     places = {"SFT": folder / "sft", "PPO": folder / "ppo"}
     if arguments.model_name_or_path is not None:
         places = {"start": arguments.model_name_or_path} | places
-    reference, stages = _load_model(places["SFT"], device), {}
+    state, reference, stages = _state(folder / "ppo"), _load_model(places["SFT"], device), {}
     template = AutoTokenizer.from_pretrained(places["SFT"]).chat_template
     tokenizers = {name: _load_tokenizer(place, template) for name, place in places.items()}
     configs = {name: AutoConfig.from_pretrained(place) for name, place in places.items()}
@@ -76,14 +76,13 @@ def make_report(folder, arguments, prompts, ppo_args, truth=None):
         model, tokenizer = _load_model(place, device), tokenizers[name]
         same = model.config.vocab_size == reference.config.vocab_size
         asked = held_out_prompts(prompts, tokenizer, prompt_options(ppo_args, model.config))
-        stages[name] = answer(
-            model, tokenizer, asked, rewards, _known_stops(ppo_args, model.config), reference if same else None
-        )
+        settings = _known_stops(ppo_args, model.config)
+        stages[name] = answer(model, tokenizer, asked, rewards, settings, reference if same else None, state)
     report = {
         "arguments": asdict(arguments),
         "stages": compare(stages),
         "reward_model": _told(folder / "reward"),
-        "path": path_of(_history(folder / "ppo"), learned="reward"),
+        "path": path_of(state.log_history, learned="reward"),
         "samples": samples_of(stages, prompts),
     }
     if report["path"]:
@@ -144,8 +143,7 @@ def _told(folder):
     return {name.removeprefix("eval_"): results[name] for name in TOLD if results.get(name) is not None}
 
 
-def _history(folder):
-    """log_history of the newest checkpoint of a run."""
-    checkpoints = list_checkpoints(folder)
-    state = read_json(checkpoints[-1] / "trainer_state.json") if checkpoints else None
-    return (state or {}).get("log_history", [])
+def _state(folder):
+    """The state of the newest checkpoint of a run; one that has seen nothing where there is none."""
+    files = [folder / "trainer_state.json" for folder in list_checkpoints(folder)[-1:]]
+    return TrainerState.load_from_json(files[0]) if files and read_json(files[0]) else TrainerState()

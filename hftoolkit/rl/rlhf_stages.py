@@ -63,7 +63,9 @@ def arguments_or_done(name, parse):
         return parse()
     except SystemExit as end:
         if end.code and rank() == 0:
-            sys.stderr.write(f"These are keys of the stage {name}: here they are given as --{name}.KEY.\n")
+            sys.stderr.write(
+                f"These are keys of the stage {name}: here they are --{name}.KEY, and --{name}.allow_change KEY.\n"
+            )
         if end.code:
             raise
         return None

@@ -77,7 +77,11 @@ def _ids_of(found, row, tokenizer, model, prompts, tmp_path):
     uniforms = uniform_numbers(args.seed + SAMPLING_STREAM, len(prompts), args.response_length)
     options = {"stop_token_ids": [tokenizer.eos_token_id], "pad_id": tokenizer.pad_token_id}
     ids = sample_rollout(model, prompts["prompt_ids"][:], uniforms, args, **options).completion_ids()[row]
-    assert tokenizer.decode(ids, skip_special_tokens=True) == found.texts[row]
+    asked, both = (
+        prompts["prompt_ids"][row],
+        tokenizer.decode(prompts["prompt_ids"][row] + ids, skip_special_tokens=True),
+    )
+    assert both == tokenizer.decode(asked) + found.texts[row]
     return ids
 
 
@@ -120,7 +124,11 @@ def test_an_answer_without_a_score_is_none_of_the_mean_and_no_win(made, tmp_path
     assert "- PPO (learned -, true -): text 1" in text
 
     (model, _), tokenizer, prompts = made
-    rewards = {"true": lambda completions, number, **columns: [n if n == 2 else None for n in number]}
+
+    def second(completions, number, trainer_state):  # asks for the state, as TRL allows
+        return [n + trainer_state.global_step if n == 2 else None for n in number]
+
+    rewards = {"true": second}
     found = answer(model, tokenizer, prompts, rewards, settings(tmp_path)).rewards["true"]
     assert found.isfinite().tolist() == [False, False, True, False, False, False] and found[2] == 2
 
