@@ -29,7 +29,7 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
         )
 
     def encode(row, index):
-        ids = _ids_or_error(row[column], tokenizer, f"row {index} of the {name} prompts")
+        ids = checked_prompt_ids(row[column], tokenizer, f"row {index} of the {name} prompts")
         if not ids:
             raise DataError(
                 f"row {index} of the {name} prompts is empty: a response needs at least one token before it"
@@ -54,8 +54,8 @@ def tokenize_prompts(dataset, tokenizer, *, max_prompt_length, on_long="stop", n
     return found
 
 
-def _ids_or_error(prompt, tokenizer, place):
-    """Token ids of one prompt.
+def checked_prompt_ids(prompt, tokenizer, place):
+    """prompt_ids of one prompt, whose place an error names.
 
     Raises:
         DataError: a conversation, and the tokenizer has no chat template, or one that refuses it.

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Traine
 
 import hftoolkit.models  # noqa: F401
 from hftoolkit.arguments.output_folder import differences
-from hftoolkit.data.prompts import prompt_ids
+from hftoolkit.data.prompts import checked_prompt_ids
 from hftoolkit.errors import DataError
 from hftoolkit.rl.checks import held_out_prompts, prompt_options
 from hftoolkit.rl.reward_sources import load_reward
@@ -103,13 +103,14 @@ def readable_prompts(prompts, readers, args):
         args: PPOConfig: response_length, max_prompt_length, on_long_prompt.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none, or conversations that a tokenizer has no chat template for.
     """
     asked, kept = prompts["prompt"][:], range(len(prompts))
     for tokenizer, config in readers:
         longest = prompt_options(args, config)["max_prompt_length"]
         if args.on_long_prompt != "truncate":
-            kept = [row for row in kept if len(prompt_ids(asked[row], tokenizer)) <= longest]
+            ids = {row: checked_prompt_ids(asked[row], tokenizer, f"held-out prompt {row}") for row in kept}
+            kept = [row for row in kept if len(ids[row]) <= longest]
     if not kept:
         raise DataError(
             f"none of the {len(prompts)} held-out prompts leaves room for a response of {args.response_length} tokens in "

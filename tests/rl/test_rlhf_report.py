@@ -198,12 +198,14 @@ def test_every_model_answers_the_same_prompts(made, report_of, tmp_path):
 def test_a_start_without_a_chat_template_reads_conversations_by_that_of_sft(made, report_of, tmp_path):
     (model, _), tokenizer, _ = made
     saved(tmp_path / "start", model, tokenizer)
+    prompts = [{"prompt": [{"role": "user", "content": text}]} for text in ("a b", "c")]
+    with pytest.raises(DataError, match="held-out prompt 0 is a conversation, and the tokenizer has no chat template"):
+        report_of(prompts, str(tmp_path / "start"))
     template = "{% for m in messages %}{{ m.content }} {% endfor %}"
     for name in ("sft", "ppo"):
         other = copy.deepcopy(tokenizer)
         other.chat_template = template
         other.save_pretrained(tmp_path / "run" / name)
-    prompts = [{"prompt": [{"role": "user", "content": text}]} for text in ("a b", "c")]
     report = report_of(prompts, str(tmp_path / "start"), stop_token_ids=[tokenizer.eos_token_id, 10])
     texts = [sample["answers"]["start"]["text"] for sample in report["samples"]]
     assert texts == [sample["answers"]["SFT"]["text"] for sample in report["samples"]]
