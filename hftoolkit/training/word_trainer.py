@@ -62,8 +62,8 @@ class WordVectorTrainer(Trainer):
         self.objective.outputs = word_vectors.lm_head.weight.data
         base = self.args.learning_rate
         rate = max(self.optimizer.param_groups[0]["lr"], base * LOWEST_SHARE)
-        blocks = Blocks(batch, word_vectors.config.window_size)
         size, losses, numbers = self.update_words // BLOCK, [], []
+        blocks = Blocks(batch, word_vectors.config.window_size, together=size)
         for begin in range(0, len(blocks), size):
             loss, number = self.objective.update(blocks, slice(begin, begin + size), rate)
             losses.append(loss)

@@ -5,10 +5,10 @@ Details of word2vec.c (tmikolov/word2vec at commit 20c129a): the mean of the con
 goes to each word of the context.
 Differs from it, so that matrix products do the work: the 16 words of a block share their noise words. A draw then weighs
 num_negatives * pairs / S for a word with that many pairs, which leaves the expectation of each update as it was. And
-`update_words` words are read before the vectors change. A word that comes up often among them, as names do in a text about
-them, would then move by hundreds of terms computed at one point, and overshoot where steps one after the other do not. So
-the terms of a vector are scaled down together where they could change its scores by more than LARGEST_STEP: in units of the
-rate, by the sum of each term's slope times the squared length of the other vector.
+`update_words` words, from blocks far apart, are read before the vectors change. A word that comes up often among them, as
+names do in a text about them, would then move by hundreds of terms computed at one point, and overshoot where steps one
+after the other do not. So the terms of a vector are scaled down together where they could change its scores by more than
+LARGEST_STEP: in units of the rate, by the sum of each term's slope times the squared length of the other vector.
 Shapes: K = blocks of an update, L = 16 words of a block, W = window_size, C = L + 2 W words of a block and around it,
 S = noise words of a block, D = numbers in a vector, V = vocabulary.
 """
@@ -22,19 +22,33 @@ PLANNED = 128  # blocks whose pairs are found at once
 
 
 class Blocks:
-    """A batch of the WindowCollator as blocks of 16 words with their surroundings; `dtype` of what is computed."""
+    """A batch of the WindowCollator as blocks of 16 words with their surroundings.
 
-    def __init__(self, batch, window_size, dtype=torch.float32):
+    Args:
+        dtype: of what is computed.
+        together: blocks of an update. They come from places as far apart as the batch has them, because neighbours repeat
+            the words of their subject, and what is computed at one point overshoots for those.
+
+    Example (together 2, six blocks):
+        order  0 3 1 4 2 5
+    """
+
+    def __init__(self, batch, window_size, dtype=torch.float32, together=1):
         self.window_size, self.dtype = window_size, dtype
-        self.words = batch["input_ids"].view(-1, BLOCK)
-        self.windows = batch["windows"].view(-1, BLOCK)
-        self.sentences = batch["sentences"].view(-1, BLOCK)
-        self.negatives = batch.get("negatives")
         width = BLOCK + 2 * window_size
         edge = (window_size, window_size)
-        self.around = torch.nn.functional.pad(batch["input_ids"], edge).unfold(0, width, BLOCK)
         padded = torch.nn.functional.pad(batch["sentences"], edge, value=NO_SENTENCE)
-        self.sentences_around = padded.unfold(0, width, BLOCK)
+        parts = {name: batch[name].view(-1, BLOCK) for name in ("input_ids", "windows", "sentences")}
+        parts["around"] = torch.nn.functional.pad(batch["input_ids"], edge).unfold(0, width, BLOCK)
+        parts["sentences_around"] = padded.unfold(0, width, BLOCK)
+        if together > 1:
+            number = len(parts["windows"])
+            order = torch.arange(-(-number // together) * together).view(together, -1).T.flatten()
+            order = order[order < number].to(padded.device)
+            parts = {name: rows[order] for name, rows in parts.items()}
+        self.words, self.windows, self.sentences = parts["input_ids"], parts["windows"], parts["sentences"]
+        self.around, self.sentences_around = parts["around"], parts["sentences_around"]
+        self.negatives = batch.get("negatives")
         places = torch.arange(width, device=self.words.device)
         distance = (places - window_size - places[:BLOCK, None]).abs()
         self.distance = distance.masked_fill(distance == 0, width)  # a word is not its own context

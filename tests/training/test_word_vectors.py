@@ -197,6 +197,16 @@ def test_limits_leave_a_rare_word_alone():
         torch.testing.assert_close(objective.limits(ids, changes, 0.5), torch.tensor([[third, third], [third, 1.0]]))
 
 
+@pytest.mark.parametrize(("number", "order"), [(6, [0, 3, 1, 4, 2, 5]), (5, [0, 3, 1, 4, 2]), (1, [0])])
+def test_blocks_of_an_update_stand_far_apart_with_what_is_around_them(number, order):
+    batch = make_batch(blocks=number)
+    near, apart = Blocks(batch, W), Blocks(batch, W, together=2)
+    everything = slice(0, number)
+    for name in ("words", "windows", "sentences", "around", "sentences_around"):
+        assert torch.equal(getattr(apart, name), getattr(near, name)[order]), name
+    assert torch.equal(apart.pairs(everything), near.pairs(everything)[order])
+
+
 def test_blocks_end_to_end_with_the_collator():
     """What the collator makes of a row is what the definition says about its words."""
     rows = [dict(index=0, epoch=0, input_ids=np.arange(1, 60) % (V - 1) + 1, sentences=np.arange(59) // 7)]
