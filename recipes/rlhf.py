@@ -27,8 +27,9 @@ class RlhfArguments:
         default=None,
         metadata={"help": "the language model to begin with; none: what sft.config builds", "source": "model"},
     )
-    dataset: str = field(
-        default="builtin", metadata={"help": "prompts of PPO: builtin, files or a Hub id", "source": "dataset"}
+    dataset: str | None = field(
+        default=None,
+        metadata={"help": "prompts of PPO: builtin, files or a Hub id; none: its config's", "source": "dataset"},
     )
     sft: dict = _stage("first stage")
     reward: dict = _stage("second stage")
@@ -41,7 +42,7 @@ class RlhfArguments:
         },
     )  # fmt: skip
     output_dir: str = field(default="runs/rlhf", metadata={"help": "folder", "folder": True, "may_exist": True})
-    seed: int = field(default=0, metadata={"help": "of all stages that name none", "min": 0})
+    seed: int | None = field(default=None, metadata={"help": "of all stages; none: their configs'", "min": 0})
     use_cpu: bool = field(default=False, metadata={"help": "no accelerator, in any stage"})
 
 
@@ -57,23 +58,24 @@ def main(args):
 
     # 1. The arguments of all stages are checked before the first one starts, and what they name is looked at.
     folder, recipes = Path(args.output_dir), {"sft": sft, "reward": reward, "ppo": ppo}
-    truth = args.true_reward
-    if truth == "auto":
-        truth = TRUTH if args.dataset == args.ppo.get("dataset", args.dataset) == "builtin" else "none"
-    options = {"model": args.model_name_or_path, "dataset": args.dataset, "truth": None if truth == "none" else truth}
+    options = {"model": args.model_name_or_path, "dataset": args.dataset, "truth": None}
 
     def arguments_of(name, **more):
-        common = {"seed": args.seed} | ({"use_cpu": True} if args.use_cpu else {})
-        settings = common | getattr(args, name)
-        if "config" not in settings:
-            raise DataError(f"the stage {name} has no config: give --{name}.config, such as gpt/{name}")
-        words = stage_words(name, settings, folder, **options, **more)
+        common = ({} if args.seed is None else {"seed": args.seed}) | ({"use_cpu": True} if args.use_cpu else {})
+        words = stage_words(name, common | getattr(args, name), folder, **options, **more)
         return arguments_or_done(name, lambda: recipes[name].parse(words))
 
     require_writable(folder)
     if report := earlier_report(folder, asdict(args)):
         say(f"already done: {folder}")
         return report
+    for name in STAGES:
+        if "config" not in getattr(args, name):
+            raise DataError(f"the stage {name} has no config: give --{name}.config, such as gpt/{name}")
+    truth = args.true_reward
+    if truth == "auto":
+        truth = TRUTH if arguments_of("ppo", checks=True)[1].dataset == "builtin" else "none"
+    options["truth"] = None if truth == "none" else truth
     settings = {name: arguments_of(name, checks=True) for name in STAGES}
     prompts = check_before_training(settings, options["truth"], args.model_name_or_path)
 

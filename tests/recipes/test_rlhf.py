@@ -143,3 +143,18 @@ def test_the_sft_model_is_looked_at_before_more_is_trained(started, tmp_path, mo
 def _prompts(folder):
     (folder / "prompts.jsonl").write_text("".join(json.dumps({"prompt": f"Say {n}:"}) + "\n" for n in range(40)))
     return folder / "prompts.jsonl"
+
+
+def test_a_stage_keeps_the_data_and_the_seed_of_its_config(started, tmp_path):
+    (tmp_path / "ppo.yaml").write_text(
+        f"dataset: {_prompts(tmp_path)}\nseed: 7\nrollout_batch_size: 8\n"
+        "per_device_train_batch_size: 8\nvalidation_fraction: 0.2\n"
+    )
+    words = ["--sft.config", "gpt/sft_tiny", "--reward.config", "gpt/reward_quickstart", "--use_cpu"]
+    words += ["--ppo.config", tmp_path / "ppo.yaml"]
+    run(*words, "--output_dir", tmp_path / "one")
+    given = json.loads((tmp_path / "one/ppo/run.json").read_text())["given"]
+    assert given["seed"] == 7 and given["dataset"] == str(tmp_path / "prompts.jsonl")
+    assert len(given["rewards"]) == 1  # nobody knows the truth of these
+    run(*words, "--output_dir", tmp_path / "two", "--seed", "3")
+    assert json.loads((tmp_path / "two/ppo/run.json").read_text())["given"]["seed"] == 3
