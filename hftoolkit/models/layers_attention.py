@@ -37,7 +37,7 @@ def eager_attention(module, query, key, value, attention_mask, scaling, dropout=
 def fused_attention(query, key, value, attn_mask=None, **options):
     """The fused kernel of torch, in float32 where that of bfloat16 is slow.
 
-    On a CPU the backward of short rows in bfloat16 takes two to six times as long as in float32 (benchmarks/LOG.md), and
+    On a CPU the backward of short rows in bfloat16 takes up to six times as long as in float32 (benchmarks/LOG.md), and
     rounds more.
 
     Args:
